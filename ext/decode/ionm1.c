@@ -1,0 +1,1 @@
+typedef int ionm1_stub;

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiled parts, one explicit list.  Everything else is in pyproject.toml."""
+
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+# No contraction and no fast-math: one result on every instruction set (docs/architecture.md).
+DSP_FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra"]
+C_FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra"]
+
+extensions = cythonize(
+    [
+        Extension("ionmd.dsp._kernels", ["ext/dsp/_kernels.pyx", *sorted(map(str, Path("ext/dsp").glob("*.c")))],
+                  include_dirs=["ext/dsp"], extra_compile_args=DSP_FLAGS),
+        Extension("ionmd.decode._decode", ["ext/decode/_decode.pyx", "ext/decode/ionm1.c"],
+                  include_dirs=["ext/decode", "ext/dsp"], extra_compile_args=DSP_FLAGS),
+    ],
+    build_dir="build/cython",
+    compiler_directives={"language_level": "3"},
+)  # fmt: skip
+
+# A preload library, not a Python module; build_ext is merely the compiler that is at hand.
+extensions.append(
+    Extension("firmware_sim.shim._usbfs_shim", ["firmware_sim/shim/usbfs_shim.c"],
+              extra_compile_args=[*C_FLAGS, "-U_FORTIFY_SOURCE"], libraries=["dl", "pthread"])
+)  # fmt: skip
+
+setup(ext_modules=extensions, cffi_modules=["ext/usb/build.py:ffi", "firmware_sim/build_firmware.py:ffi"])
