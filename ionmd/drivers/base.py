@@ -121,11 +121,11 @@ class Amplifier(ABC):
     def read_into(self, block: Block, limit_sample: int | None = None) -> bool:
         """Append what has arrived to `block` (from row `block.n` on), to its capacity and not past `limit_sample`.
 
-        True: the block is complete: it is full, reached `limit_sample`, or what follows is not contiguous (a gap, a new
-        session, the end).  False: more must arrive; the rows so far stay and the next call goes on from them.  The caller
-        clears the block after use.  Never blocks the thread.  A block never spans a gap: `gap` and `lost` of a block
-        describe what is missing before its row 0.  Raises DeviceGone after unplug, once every sample that arrived before
-        it has been handed out (a partial block is completed first)."""
+        True: the block is complete: it is full, reached `limit_sample`, or what follows is not contiguous (a gap,
+        a new session, the end).  False: more must arrive; the rows so far stay and the next call goes on from them.
+        The caller clears the block after use.  Never blocks the thread.  A block never spans a gap: `gap` and `lost`
+        of a block describe what is missing before its row 0.  Raises DeviceGone after unplug, once every sample that
+        arrived before it has been handed out (a partial block is completed first)."""
 
     @abstractmethod
     def stop(self) -> None: ...
