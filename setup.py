@@ -19,12 +19,12 @@ extensions = cythonize(
     ],
     build_dir="build/cython",
     compiler_directives={"language_level": "3"},
-)  # fmt: skip
+)
 
 # A preload library, not a Python module; build_ext is merely the compiler that is at hand.
 extensions.append(
     Extension("firmware_sim.shim._usbfs_shim", ["firmware_sim/shim/usbfs_shim.c"],
               extra_compile_args=[*C_FLAGS, "-U_FORTIFY_SOURCE"], libraries=["dl", "pthread"])
-)  # fmt: skip
+)
 
 setup(ext_modules=extensions, cffi_modules=["ext/usb/build.py:ffi", "firmware_sim/build_firmware.py:ffi"])

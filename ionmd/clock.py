@@ -47,7 +47,7 @@ class SampleClock:
     def begin_session(
         self, session: int, boot_id: int, device_first: int, rate_hz: float, monotonic_s: float,
         speed: float | None = 1.0, serial: str = "",
-    ) -> SessionLine:  # fmt: skip
+    ) -> SessionLine:
         """A stream starts at device sample `device_first`.
 
         speed  device seconds per monotonic second; None when the device owns virtual time: then a lost

@@ -108,7 +108,7 @@ class Block:
     __slots__ = (
         "boot_id", "capacity", "counts", "device_first", "fifo_permille", "first", "gap", "hi", "inputs", "lo",
         "lost", "marks", "n", "rate_hz", "session", "stim_state", "stride", "uv",
-    )  # fmt: skip
+    )
 
     def __init__(self, capacity: int, inputs: int, rate_hz: float) -> None:
         self.capacity = capacity

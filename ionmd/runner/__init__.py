@@ -1,1 +1,4 @@
-"""Tests in motion: deliveries and samples in, averages and readings out.  Stateful, but free of I/O, threads and clocks."""
+"""Tests in motion: deliveries and samples in, averages and readings out.
+
+Stateful, but free of I/O, threads and clocks.
+"""

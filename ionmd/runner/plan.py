@@ -67,7 +67,7 @@ def plan_sweep(definition: TestDefinition, rate_hz: float) -> SweepPlan:
     return SweepPlan(
         s(epoch.start_ms), s(epoch.stop_ms), baseline, blank, (s(reject_ms[0]), s(reject_ms[1])),
         definition.average.reject_uv, s(epoch.start_ms) * 1000.0 / rate_hz, 1000.0 / rate_hz,
-    )  # fmt: skip
+    )
 
 
 def resolve(
@@ -83,7 +83,7 @@ def resolve(
             if electrode is None:
                 missing[derivation.label] = f"electrode {label} is not in the montage"
             elif electrode.input >= inputs:
-                missing[derivation.label] = f"electrode {label} is on input {electrode.input}, the amplifier has {inputs}"
+                missing[derivation.label] = f"electrode {label} is on input {electrode.input} of {inputs}"
             else:
                 columns.append(electrode.input)
         if derivation.label not in missing:

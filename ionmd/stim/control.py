@@ -21,7 +21,7 @@ ArmDone = Callable[[ArmToken | None, IonmdError | None], None]
 
 @dataclass(frozen=True)
 class Trouble:
-    """A request that failed: `what` arm | fire | heartbeat | impedance | abort, with the slot and nonce it was about."""
+    """A request that failed: `what` arm | fire | heartbeat | impedance | abort, and the slot and nonce it was about."""
 
     what: str
     slot: int
@@ -107,7 +107,10 @@ class Control:
         def job(stimulator: Stimulator) -> None:
             stimulator.heartbeat(counter, processed_sample, progress)
 
-        self._put(job, lambda error: self._on_trouble(Trouble("heartbeat", 0, counter, str(error))), any_generation=True)
+        def failed(error: IonmdError) -> None:
+            self._on_trouble(Trouble("heartbeat", 0, counter, str(error)))
+
+        self._put(job, failed, any_generation=True)
 
     def abort(self, output: int) -> None:
         self._put(lambda s: s.abort(output), lambda e: self._on_trouble(Trouble("abort", output, 0, str(e))))

@@ -151,4 +151,4 @@ class StimulusTally:
         return StimulusSummary(
             self._n > 0 and self._failed == 0, ma[0], ma[1], volt[0], volt[1],
             self._width_us, self._polarity, rate_hz, self._pulses, self._failed,
-        )  # fmt: skip
+        )

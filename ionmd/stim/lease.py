@@ -57,7 +57,7 @@ class Lease:
             raise Refused(
                 f"this is not the lease in force; it is held by {self.holder.person or self.holder.uid}", LEASE_HELD,
                 {"holder": self.holder.person, "uid": self.holder.uid},
-            )  # fmt: skip
+            )
         return self.holder
 
     def keep_alive(self, lease_id: str, connection: int, now_s: float) -> None:

@@ -79,7 +79,7 @@ def check_sequence(sequence: Sequence, limits: KindLimits, max_amplitude: int = 
         energy = pulse_energy_uj(pulse, limits.volts)
         if not (0.0 < energy <= limits.energy_uj):
             refuse("energy into 1 kohm", round(energy / 1000, 3), 0, limits.energy_uj / 1000, "mJ",
-                   "lower the amplitude or the width")  # fmt: skip
+                   "lower the amplitude or the width")
         if previous_us is None:
             if not (pulse.t_us == 0):
                 raise Refused(f"the first pulse is at 0 us, {pulse.t_us} us came", LIMIT)

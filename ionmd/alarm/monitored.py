@@ -1,0 +1,98 @@
+"""Is a derivation monitored, or not monitored: why; and how old is its last valid reading.
+
+Pure bookkeeping by sample.  Several reasons may hold at once; the most blocking one is shown, all are listed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+# Most blocking first: what to mend first.
+ORDER = (
+    "no device", "no data", "no case", "test not running", "stimulation stopped", "stimulus not delivered",
+    "electrode", "cautery", "paused at the surgeon's request", "excluded", "all sweeps rejected",
+    "not monitorable at baseline", "no baseline",
+)
+
+
+class MonitoredState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`monitored` false comes with `why`; age_s is since the last valid reading, None before the first."""
+
+    test: str
+    derivation: str
+    monitored: bool
+    why: str = ""
+    reasons: list[str] = []
+    since_sample: int = 0
+    age_s: float | None = None
+
+
+@dataclass
+class _Entry:
+    reasons: dict[str, str] = field(default_factory=dict)  # key -> text
+    since: int = 0
+    last_valid: int | None = None
+
+
+class Monitoring:
+    """One entry per (test, derivation)."""
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[str, str], _Entry] = {}
+
+    def watch(self, test: str, derivation: str, sample: int) -> None:
+        self._entries.setdefault((test, derivation), _Entry(since=sample))
+
+    def forget(self, test: str) -> None:
+        for key in [k for k in self._entries if k[0] == test]:
+            del self._entries[key]
+
+    def block(self, test: str, key: str, text: str, sample: int, derivation: str | None = None) -> bool:
+        """A reason (its key is a word of ORDER) now holds; True if the state of any derivation changed."""
+        changed = False
+        for entry in self._match(test, derivation):
+            if not entry.reasons:
+                entry.since, changed = sample, True
+            entry.reasons[key] = text
+        return changed
+
+    def unblock(self, test: str, key: str, sample: int, derivation: str | None = None) -> bool:
+        changed = False
+        for entry in self._match(test, derivation):
+            if entry.reasons.pop(key, None) is not None and not entry.reasons:
+                entry.since, changed = sample, True
+        return changed
+
+    def valid_reading(self, test: str, derivation: str, sample: int) -> None:
+        entry = self._entries.get((test, derivation))
+        if entry is not None:
+            entry.last_valid = sample
+
+    def last_valid(self, test: str) -> int | None:
+        """The newest valid reading of any derivation of a test: the headline is its age."""
+        found = [e.last_valid for (t, _), e in self._entries.items() if t == test and e.last_valid is not None]
+        return max(found, default=None)
+
+    def blocked(self, test: str, derivation: str) -> bool:
+        entry = self._entries.get((test, derivation))
+        return entry is None or bool(entry.reasons)
+
+    def states(self, sample: int, rate_hz: float) -> list[MonitoredState]:
+        """A snapshot of every derivation, in the order they were started."""
+        found = []
+        for (test, derivation), entry in self._entries.items():
+            keys = sorted(entry.reasons, key=lambda k: ORDER.index(k) if k in ORDER else len(ORDER))
+            texts = [entry.reasons[k] for k in keys]
+            age = None if entry.last_valid is None else round((sample - entry.last_valid) / rate_hz, 1)
+            found.append(
+                MonitoredState(test, derivation, not texts, texts[0] if texts else "", texts, entry.since, age)
+            )
+        return found
+
+    def _match(self, test: str, derivation: str | None) -> list[_Entry]:
+        return [
+            e for (t, d), e in self._entries.items()
+            if (not test or t == test) and (derivation is None or d == derivation)
+        ]

@@ -1,0 +1,131 @@
+"""From judgements to the alarm of one test: possible at the first crossing, active when the next independent
+sub-average agrees, cleared when it does not, or after a recovery that lasted.
+
+In: one judgement per alert derivation for each sub-average (or single sweep), in time order, and what surrounds it.
+Out: alarms in their new state.  Always: an unjudgeable sub-average neither confirms nor clears; nothing that crossed
+is silent.  State is small and explicit, so a replay gives the same alarms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ionmd.alarm.book import AlarmBook
+from ionmd.alarm.cause import Surroundings, call, sentence
+from ionmd.alarm.criteria import Judged
+from ionmd.model import Alarm, Criterion, Priority, Side
+
+# A recovery must hold for this many judgeable sub-averages, and by this margin above the limit.
+RECOVERY_SUBS = 3
+RECOVERY_MARGIN = 0.10
+
+
+@dataclass
+class Observation:
+    """One sub-average (or sweep) of a test, judged.  `first_sample` is its first sweep's time zero."""
+
+    sample: int
+    first_sample: int
+    judged: dict[str, Judged]
+    surroundings: Surroundings
+    drift_reason: str = ""  # set when an independent control shows the same fade
+
+
+@dataclass
+class _Streak:
+    crossed: int = 0
+    first_sample: int = 0
+    recovered: int = 0
+
+
+@dataclass
+class ChangeWatch:
+    """The alarm logic of one test."""
+
+    test: str
+    title: str
+    side: Side
+    rate_hz: float
+    confirm: int = 2
+    _streaks: dict[str, _Streak] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        return f"change/{self.test}"
+
+    def reset(self) -> None:
+        """Averages restarted (a gap, a new baseline): crossings must be seen afresh; open alarms stay."""
+        self._streaks.clear()
+
+    def observe(self, seen: Observation, book: AlarmBook) -> list[Alarm]:
+        """Advance; the alarms whose state or content changed, in order."""
+        for label, judged in seen.judged.items():
+            streak = self._streaks.setdefault(label, _Streak())
+            if judged.crossed:
+                if streak.crossed == 0:
+                    streak.first_sample = seen.first_sample
+                streak.crossed, streak.recovered = streak.crossed + 1, 0
+            elif judged.judgeable:
+                good = judged.ratio is not None and judged.ratio >= judged.corrected_limit + RECOVERY_MARGIN
+                streak.crossed, streak.recovered = 0, streak.recovered + 1 if good else 0
+        crossed = [label for label, judged in seen.judged.items() if judged.crossed]
+        current = book.find(self.key)
+        if crossed:
+            return self._crossing(seen, crossed, current, book)
+        if current is None:
+            return []
+        judgeable = any(judged.judgeable for judged in seen.judged.values())
+        if current.state == "possible" and judgeable:
+            cleared = book.clear(self.key, seen.sample, "not confirmed by the next sub-average")
+            return [cleared] if cleared else []
+        names = [d for d in current.derivations if d in self._streaks]
+        if names and all(self._streaks[d].recovered >= RECOVERY_SUBS for d in names):
+            cleared = book.clear(self.key, seen.sample, "recovered")
+            return [cleared] if cleared else []
+        return []
+
+    def _crossing(
+        self, seen: Observation, crossed: list[str], current: Alarm | None, book: AlarmBook
+    ) -> list[Alarm]:
+        cause = call(seen.surroundings)
+        if cause.cause == "technical" and current is None:
+            return []  # the equipment's own alarm says so, and the derivation is "not monitored"
+        worst = min((seen.judged[d] for d in crossed), key=lambda j: j.ratio if j.ratio is not None else 9.0)
+        criteria = _criteria(seen, crossed)
+        confirmed = any(self._streaks[d].crossed >= self.confirm for d in crossed)
+        priority: Priority = cause.priority
+        evidence = list(cause.evidence)
+        if seen.drift_reason and not any(seen.judged[d].corrected.crossed for d in crossed):
+            priority = "medium"  # design 9: from high to medium with its reason, never to nothing
+            evidence.append(seen.drift_reason)
+        state = "active" if confirmed or (current is not None and current.state != "possible") else "possible"
+        latency = next((c.value for c in criteria if c.rule == "latency" and c.crossed), None)
+        fields: dict[str, Any] = {
+            "kind": "physiological", "priority": priority, "cause": cause.cause, "evidence": evidence,
+            "test": self.test, "derivations": crossed, "criterion": criteria, "side": self.side,
+            "change_sample": min(self._streaks[d].first_sample for d in crossed),
+            "sentence": sentence(self.title, self.side, state, worst.ratio, latency, cause.cause),
+        }
+        if current is None:
+            alarm = book.possible(self.key, seen.sample, **fields)
+            return [alarm] if not confirmed else [alarm, book.confirm(self.key, seen.sample, self.rate_hz, **fields)]
+        if current.state == "possible" and confirmed:
+            fields["change_sample"] = current.change_sample
+            return [book.confirm(self.key, seen.sample, self.rate_hz, **fields)]
+        fields["derivations"] = sorted({*current.derivations, *crossed})
+        fields.pop("change_sample")
+        if current.state == "possible":
+            fields.pop("sentence")
+        updated = book.update(self.key, seen.sample, **fields)
+        return [updated] if updated else []
+
+
+def _criteria(seen: Observation, crossed: list[str]) -> list[Criterion]:
+    """Both rules of every derivation that crossed, named."""
+    found = []
+    for label in crossed:
+        judged = seen.judged[label]
+        for c in [*judged.classical, judged.corrected]:
+            found.append(Criterion(c.rule, c.crossed, c.value, c.limit, f"{label}: {c.text}"))
+    return found
