@@ -1,0 +1,306 @@
+"""An averaged evoked response in motion: sweeps -> sub-averages -> running and finished averages -> readings.
+
+Sweeps are cut from the unfiltered inputs around each verified delivery, blanked, and summed in float64 per
+derivation; rejection looks at the causal stream.  After every `sub_sweeps` accepted sweeps a sub-average is closed:
+the newest few make the reading that is shown, the newest alone goes to the change rules.  After `sweeps` sweeps an
+average is finished: it can become a baseline.  The finished average is filtered, never the sweeps.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from ionmd.alarm.baseline import AverageData
+from ionmd.dsp.average import Averaged, SweepSum, combine, sweep_extremes
+from ionmd.dsp.blank import blank_sweep
+from ionmd.dsp.derive import Montage
+from ionmd.dsp.design import filter_id
+from ionmd.dsp.history import History
+from ionmd.dsp.noise import estimate
+from ionmd.dsp.zerophase import filter_average
+from ionmd.model import AverageResult, Block, Reading, Source, encode_curve
+from ionmd.modality.evoked import measure_average
+from ionmd.runner.base import Pending, Report, Run, Span, SubAverage
+from ionmd.runner.plan import Channel, plan_sweep
+from ionmd.runner.stream import CausalStream, design
+from ionmd.stim.delivery import Delivery, StimulusTally
+from ionmd.testdef import TestDefinition
+
+# The shown reading covers this many newest sub-averages: old enough to be steady, young enough to follow a change.
+RECENT_SUBS = 4
+# A sub-average is closed when its best derivation has enough sweeps, or after this many times as many tries.
+MAX_TRIES = 4
+
+
+@dataclass
+class _Sub:
+    sums: SweepSum
+    tally: StimulusTally = field(default_factory=StimulusTally)
+    first: int = 0
+    last: int = 0
+    tried: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+
+
+class EvokedRun(Run):
+    """SSEP and every other averaged modality."""
+
+    def __init__(
+        self, definition: TestDefinition, channels: list[Channel], rate_hz: float, source: Source, stride_in: int,
+        own_rate_hz: float | None, causal: bool = True,
+    ) -> None:
+        super().__init__(definition, channels, rate_hz, source)
+        self.plan = plan_sweep(definition, rate_hz)
+        self.own_rate_hz = own_rate_hz
+        self._montage = Montage([c.plus for c in channels], [c.minus for c in channels], stride_in)
+        self._d, self._stride = len(channels), self._montage.stride
+        self._sos = design(definition.filter, rate_hz)
+        self.filter_id = filter_id(
+            self._sos, "zero" if definition.filter.zero_phase else "forward", "odd",
+            (self.plan.start, self.plan.stop), self.plan.blank or (0, 0), rate_hz,
+        )
+        keep_s = (self.plan.stop - self.plan.start) / rate_hz + 0.5
+        self._causal = None
+        if causal and definition.average.reject_uv is not None:
+            self._causal = CausalStream(channels, stride_in, definition.causal or definition.filter, rate_hz, keep_s)
+        self._inputs = np.zeros((self.plan.n + 1, stride_in), np.float32)
+        self._sweep = np.zeros((self.plan.n + 1, self._stride), np.float32)
+        reject_n = max(1, self.plan.reject[1] - self.plan.reject[0])
+        self._reject_rows = np.zeros((reject_n + 1, self._stride), np.float32)
+        self._pending: deque[Pending] = deque()
+        self._averages = 0
+        self._subs_done = 0
+        self._spare: list[SweepSum] = []
+        self._current = self._open_sub()
+        self._recent: deque[_Sub] = deque(maxlen=RECENT_SUBS)
+        self._whole: list[_Sub] = []
+
+    # ------------------------------------------------------------ samples and deliveries in
+
+    def sweep_window(self) -> tuple[int, int]:
+        return self.plan.start, self.plan.stop
+
+    def feed(self, block: Block, artefacts: list[Span]) -> list[Report]:
+        if self._causal is not None:
+            first, n = block.first, block.n
+            spans = [(max(0, s.start - first), min(n, s.stop - first)) for s in artefacts]
+            self._causal.feed(block, [(a, b) for a, b in spans if a < b])
+        return []
+
+    def expect(self, delivery: Delivery, zero: int) -> list[Report]:
+        if not delivery.ok:
+            self._current.tally.add(delivery, self._polarity)
+            self._count("stimulus")
+            return []
+        self._pending.append(Pending(delivery, zero))
+        return []
+
+    def expect_trigger(self, zero: int) -> None:
+        """A trigger of a recording: there is no delivery to verify."""
+        self._pending.append(Pending(Delivery(0, self.id, 0, 0, 0, zero), zero))
+
+    @property
+    def _polarity(self) -> str:
+        return self.definition.stimulus.polarity if self.definition.stimulus else "monophasic"
+
+    def restart(self, sample: int, cause: str) -> None:
+        for _ in self._pending:
+            self._count(cause)
+        self._pending.clear()
+        self._recycle([self._current, *self._whole, *self._recent])
+        self._recent.clear()
+        self._whole = []
+        self._current = self._open_sub()
+
+    # ------------------------------------------------------------ sweeps
+
+    def collect(self, history: History, processed: int, spoiled: Iterable[Span]) -> list[Report]:
+        reports: list[Report] = []
+        while self._pending and self._pending[0].zero + self.plan.stop <= processed:
+            pending = self._pending.popleft()
+            self._add(pending, history, spoiled)
+            sub = self._current
+            best = int(sub.sums.count.sum(axis=0)[: self._d].max(initial=0))
+            wanted = self.definition.average.sub_sweeps
+            if best >= wanted or (sub.tried >= MAX_TRIES * wanted and best > 0):
+                reports.append(self._close_sub())
+        return reports
+
+    def finish(self) -> list[Report]:
+        """The end of a recording: what is summed so far becomes a last average."""
+        if not self._whole and int(self._current.sums.count.sum()) == 0:
+            return []
+        if int(self._current.sums.count.sum()):
+            self._seal()
+        return [self._finish_average(Report())] if self._whole else []
+
+    def _add(self, pending: Pending, history: History, spoiled: Iterable[Span]) -> None:
+        zero, plan, sub = pending.zero, self.plan, self._current
+        first, stop = zero + plan.start, zero + plan.stop
+        sub.tried += 1
+        sub.last = stop - 1
+        cause = next((s.cause for s in spoiled if s.start < stop and first < s.stop), "")
+        if cause or not history.covers(first, plan.n):
+            self._count(cause or "gap")
+            return
+        accept = np.ones(self._d, np.uint8)
+        history.view(first, plan.n, self._inputs)
+        self._montage.apply(self._inputs, plan.n, self._sweep)
+        if plan.blank is not None:
+            a, b = max(0, plan.blank[0] - plan.start), min(plan.n, plan.blank[1] - plan.start)
+            blank_sweep(self._sweep, plan.n, a, b, self.definition.blank.method)
+        if plan.reject_uv is not None:
+            self._reject(zero, accept)
+        for d, label in enumerate(self.labels):
+            if label in self.excluded:
+                accept[d] = 0
+        if not accept.any():
+            self._count("amplitude" if plan.reject_uv is not None else "excluded")
+            return
+        if not int(accept.min()):
+            sub.rejected["amplitude (some derivations)"] += 1
+        if int(sub.sums.count.sum()) == 0:
+            sub.first = zero
+        sub.sums.add(self._sweep, accept)
+        if pending.delivery.marks:
+            sub.tally.add(pending.delivery, self._polarity)
+
+    def _reject(self, zero: int, accept: npt.NDArray[np.uint8]) -> None:
+        lo, hi = self.plan.reject
+        if self._causal is not None:
+            if not self._causal.history.covers(zero + lo, hi - lo):
+                accept[:] = 0
+                return
+            self._causal.history.view(zero + lo, hi - lo, self._reject_rows)
+            low, high = sweep_extremes(self._reject_rows, 0, hi - lo)
+        else:
+            low, high = sweep_extremes(self._sweep, lo - self.plan.start, hi - self.plan.start)
+        limit = self.plan.reject_uv or 0.0
+        for d in range(self._d):
+            # written so that nan is refused
+            if not (-limit <= low[d] and high[d] <= limit):
+                accept[d] = 0
+
+    def _count(self, cause: str) -> None:
+        self._current.rejected[cause] += 1
+        self.rejected[cause] += 1
+
+    # ------------------------------------------------------------ averages
+
+    def _open_sub(self) -> _Sub:
+        sums = self._spare.pop() if self._spare else SweepSum(self._d, self.plan.n)
+        sums.clear()
+        return _Sub(sums)
+
+    def _recycle(self, subs: list[_Sub]) -> None:
+        known = {id(s) for s in self._spare}
+        for sub in subs:
+            if id(sub.sums) not in known:
+                known.add(id(sub.sums))
+                self._spare.append(sub.sums)
+
+    def _seal(self) -> _Sub:
+        sub = self._current
+        self._subs_done += 1
+        self._whole.append(sub)
+        self._recent.append(sub)
+        self._current = self._open_sub()
+        return sub
+
+    def _close_sub(self) -> Report:
+        sub = self._seal()
+        report = Report()
+        alone = self._filtered(combine([sub.sums], False).mean)
+        recent = list(self._recent)
+        average, readings, _ = self._measure(recent, "recent", f"{self.id}-r{self._subs_done}")
+        report.averages.append(average)
+        report.readings += readings
+        counts = [int(c) for c in sub.sums.count.sum(axis=0)[: self._d]]
+        report.sub = SubAverage(sub.first, sub.last, alone, counts, readings)
+        done = sum(int(s.sums.count.sum(axis=0)[: self._d].max(initial=0)) for s in self._whole)
+        if done >= self.definition.average.sweeps:
+            report = self._finish_average(report)
+        return report
+
+    def _finish_average(self, report: Report) -> Report:
+        self._averages += 1
+        subs, self._whole = self._whole, []
+        average, readings, mean = self._measure(subs, "average", f"{self.id}-{self._averages}")
+        report.averages.append(average)
+        report.readings += readings
+        report.finished = AverageData(
+            average.id, self.id, average.sample, list(self.labels), self.filter_id, average.stimulus, mean,
+            [self._filtered(combine([s.sums], False).mean) for s in subs], readings, self.response_window(),
+        )
+        keep = {id(s.sums) for s in self._recent}
+        self._recycle([s for s in subs if id(s.sums) not in keep])
+        return report
+
+    def response_window(self) -> tuple[int, int]:
+        """Columns of a finished curve in which the response lies: the presence window, or all marker windows."""
+        window = self.definition.presence.window_ms
+        if window is None:
+            rules = self.definition.marker
+            window = (
+                (min(r.window_ms[0] for r in rules), max(r.window_ms[1] for r in rules))
+                if rules else (0.0, self.plan.stop * self.plan.dt_ms)
+            )
+        return max(0, self.plan.row(window[0])), min(self.plan.n, self.plan.row(window[1]) + 1)
+
+    def _filtered(self, mean_uv: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The finished filter, then the pre-stimulus mean taken off."""
+        spec = self.definition.filter
+        out = np.array(mean_uv[: self._d])
+        if self._sos is not None:
+            span = (0, self.plan.n)
+            if spec.span_ms is not None:
+                span = (max(0, self.plan.row(spec.span_ms[0])), min(self.plan.n, self.plan.row(spec.span_ms[1])))
+            out = filter_average(self._sos, out, spec.zero_phase, span)
+        a, b = self.plan.baseline[0] - self.plan.start, self.plan.baseline[1] - self.plan.start
+        out -= out[:, max(0, a) : max(1, b)].mean(axis=1, keepdims=True)
+        return out
+
+    def _measure(
+        self, subs: list[_Sub], kind: str, average_id: str
+    ) -> tuple[AverageResult, list[Reading], npt.NDArray[np.float64]]:
+        averaged: Averaged = combine([s.sums for s in subs], self.definition.average.weighted)
+        mean = self._filtered(averaged.mean)
+        halves = [self._filtered(h) for h in averaged.halves]
+        parts = [self._filtered(combine([s.sums], False).mean) for s in subs]
+        tally, reasons = StimulusTally(), Counter[str]()
+        for s in subs:
+            tally.merge(s.tally)
+            reasons.update(s.rejected)
+        stimulus = tally.summary(self.own_rate_hz)
+        first, last = subs[0].first, subs[-1].last
+        source: Source = self.source  # type: ignore[assignment]
+        readings = []
+        for d, channel in enumerate(self.channels):
+            label = channel.derivation.label
+            n = int(averaged.n[d])
+            tried = sum(s.tried for s in subs)
+            noise = estimate(
+                mean[d], [h[d] for h in halves], [p[d] for p in parts],
+                [int(s.sums.count[:, d].sum()) for s in subs], self.response_window(), self.plan.dt_ms,
+            )
+            measured = measure_average(self.definition, label, mean[d], self.plan.t0_ms, self.plan.dt_ms, noise)
+            readings.append(
+                Reading(
+                    self.id, label, channel.derivation.role, f"{average_id}/{label}", last, first, measured.status, n,
+                    tried - n, source, self.filter_id, stimulus, measured.markers, measured.measures,
+                    measured.snr_db, measured.residual_noise_uv, measured.reproducibility, kind, average_id,
+                    rejected_reasons=dict(reasons),
+                )
+            )
+        most = int(averaged.n[: self._d].max(initial=0))
+        result = AverageResult(
+            average_id, self.id, kind, last, first, most, sum(s.tried for s in subs) - most, list(self.labels),
+            self.filter_id, source, stimulus, encode_curve(mean.astype(np.float32), self.plan.t0_ms, self.plan.dt_ms),
+            dict(reasons),
+        )
+        return result, readings, mean
