@@ -68,7 +68,8 @@ class MarkerRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     polarity: Literal["negative", "positive"]
     window_ms: tuple[float, float]
     kind: Literal["peak", "onset"] = "peak"
-    order: int = 0  # waves of one derivation come in this order
+    order: int = 0  # waves of one derivation come in this order; 0: on its own
+    gap_ms: tuple[float, float] | None = None  # distance from the wave before it in order
     derivations: list[str] = msgspec.field(default_factory=list)  # empty: all
 
 
@@ -88,6 +89,7 @@ class Presence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     snr_db: float = 6.0
     reproducibility: float = 0.5
     min_uv: float = 0.0
+    noise_ms: tuple[float, float] | None = None  # a stretch without response; only used when there are no halves
     present_score: float = 0.99
     absent_score: float = 0.90
 
