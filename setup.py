@@ -14,8 +14,8 @@ extensions = cythonize(
     [
         Extension("ionmd.dsp._kernels", ["ext/dsp/_kernels.pyx", *sorted(map(str, Path("ext/dsp").glob("*.c")))],
                   include_dirs=["ext/dsp"], extra_compile_args=DSP_FLAGS),
-        Extension("ionmd.decode._decode", ["ext/decode/_decode.pyx", "ext/decode/ionm1.c"],
-                  include_dirs=["ext/decode", "ext/dsp"], extra_compile_args=DSP_FLAGS),
+        Extension("ionmd.decode._decode", ["ext/decode/_decode.pyx", *sorted(map(str, Path("ext/decode").glob("[!_]*.c")))],
+                  include_dirs=["ext/decode", "ext/usb"], extra_compile_args=DSP_FLAGS),
     ],
     build_dir="build/cython",
     compiler_directives={"language_level": "3"},
