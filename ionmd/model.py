@@ -72,7 +72,8 @@ class Mark(msgspec.Struct, frozen=True):
     """One edge or pulse with the sample at which it happened.
 
     `delivered` and `set` are in the output's unit (mA or V); `value` is ohm for IMPEDANCE, the level for
-    AUX, a reason code for STIM_STATE, DELIVERY_END and FIRE_REFUSED.
+    AUX, a reason code for STIM_STATE, DELIVERY_END and FIRE_REFUSED, the compliance voltage in mV for PULSE.
+    `output` is the line for AUX and the input for IMPEDANCE; `state` is the new StimState for STIM_STATE.
     """
 
     kind: MarkKind
@@ -90,6 +91,7 @@ class Mark(msgspec.Struct, frozen=True):
     no_contact: bool = False
     compliance: bool = False
     value: int = 0
+    state: int = 0
 
 
 class Block:
@@ -102,7 +104,8 @@ class Block:
     run over whole vectors; the padding columns are zero.
     first   sample index of row 0
     lost    samples missing just before row 0 (0 unless `gap` has LOST)
-    marks   edges and pulses whose sample lies in [first, first + n), in order
+    marks   edges and pulses whose sample lies in [first, first + n), in order; those of samples that were
+            lost before row 0 come first
     """
 
     __slots__ = (

@@ -180,33 +180,36 @@ cdef class Decoder:
         return 0
 
     def read_into(self, block, limit=None):
-        """True when rows, or a gap that reaches `limit`, were written into the block."""
-        cdef int got
+        """Appends rows; True when the block is complete (Amplifier.read_into)."""
+        cdef int got = 2
+        cdef uint32_t i
         if block is not self.bound:
             self._bind(block)
         self.out.limit = <uint64_t>0xFFFFFFFFFFFFFFFF if limit is None else limit
-        with nogil:
-            got = ionm1_read(self.d, self.out)
-        if not got:
-            return False
-        block.first = block.device_first = self.out.first
-        block.n = self.out.n
-        block.lost = self.out.lost
-        block.gap = _GAPS[self.out.gap]
-        block.session = self.d.session
-        block.boot_id = self.d.boot_id
+        cdef uint32_t had = block.n
+        self.out.n = had
+        self.out.first = block.first
+        while got == 2:
+            with nogil:
+                got = ionm1_read(self.d, self.out)
+            if had == 0 and (self.out.n or got):
+                block.first = block.device_first = self.out.first
+                block.lost = self.out.lost
+                block.gap = _GAPS[self.out.gap]
+                block.session = self.d.session
+                block.boot_id = self.d.boot_id
+            elif self.out.gap:
+                block.gap |= _GAPS[self.out.gap]
+            block.n = had = self.out.n
+            for i in range(self.out.n_marks):
+                mark = _mark(&self.out.marks[i])
+                if mark is None:
+                    self.unknown_marks += 1
+                else:
+                    block.marks.append(mark)
         block.fifo_permille = self.d.fifo_permille
         block.stim_state = _STATES.get(self.d.stim_state, StimState.TRIPPED)
-        marks = block.marks
-        marks.clear()
-        cdef uint32_t i
-        for i in range(self.out.n_marks):
-            mark = _mark(&self.out.marks[i])
-            if mark is None:
-                self.unknown_marks += 1
-            else:
-                marks.append(mark)
-        return True
+        return got == 1
 
     @property
     def waiting(self):

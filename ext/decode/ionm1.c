@@ -27,7 +27,11 @@ void ionm1_destroy(ionm1_decoder *d) {
 }
 
 void ionm1_begin(ionm1_decoder *d, uint32_t session, uint32_t boot_id) {
-    if (d->left && d->running) d->next_sample = d->sample; /* rows of the old session that nobody read are lost */
+    if (d->left) { /* rows of the old session that nobody read are lost, and so is the gap before them */
+        d->next_sample = d->sample - d->lost;
+        d->n.lost_samples -= d->lost;
+        d->n.gaps -= d->lost != 0;
+    }
     if (d->stashed && !d->stash_busy) d->n.bad_frames++;
     if (d->rec) ionm_ring_release(d->ring, d->rec);
     d->rec = NULL;
@@ -308,25 +312,39 @@ CLONES static void unpack(const uint8_t *p, uint32_t rows, uint32_t inputs, uint
 int ionm1_read(ionm1_decoder *d, ionm1_out *out) {
     _Alignas(64) int32_t lo[IONM1_MAX_INPUTS], hi[IONM1_MAX_INPUTS];
     _Alignas(64) float lsb[IONM1_MAX_INPUTS] = {0};
+    const uint32_t rows_before = out->n;
+    int complete = 0, again = 0;
     memcpy(lsb, d->lsb_uv, d->inputs * sizeof *lsb);
     for (uint32_t c = 0; c < IONM1_MAX_INPUTS; c++) lo[c] = INT32_MAX, hi[c] = INT32_MIN;
-    out->n = out->gap = out->n_marks = 0;
+    out->gap = out->n_marks = 0;
     out->lost = 0;
-    while (out->n < out->capacity) {
+    for (;;) {
+        if (out->n >= out->capacity || (out->n && out->first + out->n >= out->limit)) {
+            complete = 1;
+            break;
+        }
         if (!d->left) {
-            if (out->n && d->n_pending > IONM1_PENDING - IONM1_MAX_MARKS) break; /* room for the next block's marks */
+            if (out->n > rows_before && d->n_pending > IONM1_PENDING - IONM1_MAX_MARKS) { /* room for the next block's */
+                again = 1;
+                break;
+            }
             if (!next_block(d)) break;
         }
-        if (out->n && d->gap) break; /* a block never spans a gap */
+        if (out->n && (d->gap || d->sample != out->first + out->n)) { /* a block never spans a gap */
+            complete = 1;
+            break;
+        }
         if (!out->n) {
             out->first = d->sample;
-            if (d->sample >= out->limit && !d->gap) return 0;
             out->gap = d->gap;
             out->lost = d->lost;
             d->gap = 0;
             d->lost = 0;
         }
-        if (d->sample >= out->limit) break;
+        if (d->sample >= out->limit) { /* no rows: the gap before this sample swallowed the limit */
+            complete = 1;
+            break;
+        }
         uint64_t take = d->left;
         if (take > out->capacity - out->n) take = out->capacity - out->n;
         if (take > out->limit - d->sample) take = out->limit - d->sample;
@@ -337,14 +355,18 @@ int ionm1_read(ionm1_decoder *d, ionm1_out *out) {
         d->left -= (uint32_t)take;
         d->sample += take;
     }
-    if (!out->n && !out->gap) return 0;
-    d->n.samples += out->n;
-    give_marks(d, out, out->first + out->n);
+    if (out->n || complete) give_marks(d, out, out->first + out->n);
+    if (out->n == rows_before) return complete;
+    d->n.samples += out->n - rows_before;
     for (uint32_t c = 0; c < out->stride; c++) {
-        int real = c < d->inputs && out->n;
-        out->lo[c] = real ? (float)lo[c] * lsb[c] : 0.0f;
-        out->hi[c] = real ? (float)hi[c] * lsb[c] : 0.0f;
-        if (real && (lo[c] <= -0x800000 || hi[c] >= 0x7FFFFF)) out->gap |= IONM1_GAP_CLIPPED;
+        if (c >= d->inputs) {
+            out->lo[c] = out->hi[c] = 0.0f;
+            continue;
+        }
+        float low = (float)lo[c] * lsb[c], high = (float)hi[c] * lsb[c];
+        out->lo[c] = rows_before && out->lo[c] < low ? out->lo[c] : low;
+        out->hi[c] = rows_before && out->hi[c] > high ? out->hi[c] : high;
+        if (lo[c] <= -0x800000 || hi[c] >= 0x7FFFFF) out->gap |= IONM1_GAP_CLIPPED;
     }
-    return 1;
+    return complete ? 1 : again ? 2 : 0;
 }

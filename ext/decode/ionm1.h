@@ -95,11 +95,11 @@ typedef struct {
     float *lo, *hi;  /* [stride] */
     uint32_t capacity, stride;
     uint64_t limit;        /* rows have samples below this */
-    uint64_t first;        /* out: sample of row 0 (of the next row when n is 0) */
-    uint32_t n;            /* out: rows */
-    uint64_t lost;         /* out */
-    uint32_t gap;          /* out: IONM1_GAP_ bits */
-    uint32_t n_marks;      /* out */
+    uint32_t n;            /* in: rows already there; out: rows now */
+    uint64_t first;        /* sample of row 0: in when n, out when it was 0 (of the next row when it stays 0) */
+    uint64_t lost;         /* out: to add; samples missing before row 0 */
+    uint32_t gap;          /* out: IONM1_GAP_ bits to add */
+    uint32_t n_marks;      /* out: to append */
     ionm1_mark marks[IONM1_PENDING]; /* out */
 } ionm1_out;
 
@@ -107,7 +107,8 @@ int ionm1_init(ionm1_decoder *d, ionm_ring *ring, uint32_t inputs, const float *
 void ionm1_destroy(ionm1_decoder *d);
 /* A new stream session: what is left of the old one is stale.  With the same boot_id the sample counter went on. */
 void ionm1_begin(ionm1_decoder *d, uint32_t session, uint32_t boot_id);
-/* 1: something was given (rows, or a gap that ends at or past the limit), 0: nothing yet. */
+/* Appends rows.  1: complete (full, limit reached, or a gap follows; without rows: the next sample lies at or past the
+ * limit, `gap` says why).  0: more must arrive.  2: call again at once, the marks did not fit. */
 int ionm1_read(ionm1_decoder *d, ionm1_out *out);
 
 #endif

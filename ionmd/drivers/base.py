@@ -125,7 +125,8 @@ class Amplifier(ABC):
         a new session, the end).  False: more must arrive; the rows so far stay and the next call goes on from them.
         The caller clears the block after use.  Never blocks the thread.  A block never spans a gap: `gap` and `lost`
         of a block describe what is missing before its row 0.  Raises DeviceGone after unplug, once every sample that
-        arrived before it has been handed out (a partial block is completed first)."""
+        arrived before it has been handed out (a partial block is completed first).  A complete block may have no
+        rows: the samples up to `limit_sample` are lost, `first` is the next one that is there."""
 
     @abstractmethod
     def stop(self) -> None: ...
