@@ -1,4 +1,4 @@
-"""Where the real recordings are: $IONMD_DATA, default ../shared/data; a test without them is skipped, in CI it fails."""
+"""Where the real recordings are: $IONMD_DATA, default ../shared/data; without them a test is skipped, in CI it fails."""
 
 from __future__ import annotations
 

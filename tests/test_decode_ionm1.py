@@ -214,8 +214,8 @@ def test_other_sessions_other_boots_and_unknown_types_are_counted_and_skipped():
 def test_marks_come_with_the_rows_of_their_sample_and_keep_every_field():
     d = decoder()
     d.feed(encode(truth(0, 40, 5), 0, 0, marks=(
-        mark(35, 1, output=2, slot=3, flags=1 | 8 | 16, pulse=4, width_us=200, nonce=99, set_=-25_000, delivered=-24_900,
-             value=150_000),
+        mark(35, 1, output=2, slot=3, flags=1 | 8 | 16, pulse=4, width_us=200, nonce=99, set_=-25_000,
+             delivered=-24_900, value=150_000),
         mark(10, 3, output=0, flags=32),
         mark(12, 4, value=4 + 256 * 15),
         mark(12, 5, output=7, delivered=4_700),
@@ -252,7 +252,8 @@ def test_marks_of_lost_blocks_arrive_with_the_next_rows():
 def test_hundreds_of_marks_in_one_read_all_arrive_once_in_order():
     d = decoder(ring_bytes=1 << 20)
     for i in range(12):
-        d.feed(encode(truth(40 * i, 40, 5), 40 * i, i, marks=tuple(mark(40 * i + j % 40, nonce=256 * i + j) for j in range(256))))
+        marks = tuple(mark(40 * i + j % 40, nonce=256 * i + j) for j in range(256))
+        d.feed(encode(truth(40 * i, 40, 5), 40 * i, i, marks=marks))
     b = Block(1000, 5, 20_000.0)
     assert not d.read_into(b)
     assert len(b.marks) == 12 * 256 and len({m.nonce for m in b.marks}) == 12 * 256
@@ -316,7 +317,8 @@ def journeys(draw):
     """Blocks of a device, and what happens to them on the way: (bytes to feed, samples that must come, in order)."""
     n_blocks = draw(st.integers(1, 14))
     sizes = draw(st.lists(st.integers(1, 90), min_size=n_blocks, max_size=n_blocks))
-    fates = draw(st.lists(st.sampled_from(["ok", "ok", "ok", "drop", "twice", "flip", "late"]), min_size=n_blocks, max_size=n_blocks))
+    fate_of = st.sampled_from(["ok", "ok", "ok", "drop", "twice", "flip", "late"])
+    fates = draw(st.lists(fate_of, min_size=n_blocks, max_size=n_blocks))
     first = draw(st.integers(0, 1 << 40))
     out: list[bytes] = []
     known: list[tuple[int, int]] = []

@@ -43,7 +43,7 @@ class Ionm1Decoder:
     """One device's stream.  Feed it transfers, or let it read a USB queue's ring in place."""
 
     def __init__(self, lsb_uv: Sequence[float], ring_bytes: int = 1 << 20, ring_address: int = 0) -> None:
-        """lsb_uv: microvolts per count of each input.  `ring_address`: a foreign transport ring instead of an own one."""
+        """lsb_uv: microvolts per count of each input.  `ring_address`: a foreign transport ring, not an own one."""
         self._c = Decoder([float(x) for x in lsb_uv], ring_bytes, ring_address)
 
     def begin(self, session: int, boot_id: int) -> None:
