@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// lanes.h -- what all kernels share: vector types, run-time dispatch, flushing of subnormals.
+//
+// Layout everywhere: sample-major x[row][column]; `stride` columns per row, a multiple of 16, so that no kernel
+// needs a tail.  Columns never mix, so a vector is 8 columns (float) or 4 (double) whatever the machine's width:
+// that is why every instruction set gives the same bits (with -ffp-contract=off; docs/dsp.md).
+// Sizes and dtypes are checked where buffers are bound (_kernels.pyx); indices below rely on those checks.
+#ifndef IONMD_DSP_LANES_H
+#define IONMD_DSP_LANES_H
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+#pragma GCC diagnostic ignored "-Wpsabi"   // vectors are passed to inlined functions only
+
+// ifunc dispatch exists on x86-64 glibc; elsewhere, and in the one-ISA builds of check/, one version is built.
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(DSP_ONE_ISA)
+#define DSP_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "arch=x86-64-v2", "default")))
+#else
+#define DSP_CLONES
+#endif
+#define DSP_INLINE static inline __attribute__((always_inline))
+#define DSP_UNROLL _Pragma("GCC unroll 16")
+
+typedef float   f8  __attribute__((vector_size(32), aligned(4), may_alias));
+typedef float   f4  __attribute__((vector_size(16), aligned(4), may_alias));
+typedef double  d4  __attribute__((vector_size(32), aligned(8), may_alias));
+typedef double  d8  __attribute__((vector_size(64), aligned(8), may_alias));
+typedef int32_t i8  __attribute__((vector_size(32), aligned(4), may_alias));
+typedef int32_t i4  __attribute__((vector_size(16), aligned(4), may_alias));
+typedef int64_t l4  __attribute__((vector_size(32), aligned(8), may_alias));
+typedef uint8_t b16 __attribute__((vector_size(16), aligned(1), may_alias));
+
+// a < b ? a : b in each lane; written lane by lane because gcc makes one min/max instruction of it (C has no vector ?:)
+DSP_INLINE f8 f8_min(f8 a, f8 b) { f8 r; DSP_UNROLL for (int i = 0; i < 8; i++) r[i] = a[i] < b[i] ? a[i] : b[i]; return r; }
+DSP_INLINE f8 f8_max(f8 a, f8 b) { f8 r; DSP_UNROLL for (int i = 0; i < 8; i++) r[i] = a[i] > b[i] ? a[i] : b[i]; return r; }
+DSP_INLINE f8 f8_abs(f8 a) { return (f8)((i8)a & 0x7fffffff); }
+
+// Subnormals to zero in this thread (in and out); returns what to restore.  A filter ringing down into digital
+// silence would otherwise reach them, and some processors are 100 times slower there.
+DSP_INLINE uint64_t dsp_flush_on(void) {
+#if defined(__x86_64__)
+    unsigned old = _mm_getcsr();
+    _mm_setcsr(old | 0x8040u);
+    return old;
+#elif defined(__aarch64__)
+    uint64_t old, now;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(old));
+    now = old | (1ull << 24);
+    __asm__ volatile("msr fpcr, %0" : : "r"(now));
+    return old;
+#else
+    return 0;
+#endif
+}
+
+DSP_INLINE void dsp_flush_restore(uint64_t old) {
+#if defined(__x86_64__)
+    _mm_setcsr((unsigned)old);
+#elif defined(__aarch64__)
+    __asm__ volatile("msr fpcr, %0" : : "r"(old));
+#else
+    (void)old;
+#endif
+}
+#endif

@@ -1,0 +1,189 @@
+"""Sweeps into averages: running sums in two alternating halves, and sub-averages into one.
+
+In: sweeps float32[sample, stride].  Out: float64[derivation, sample].
+Always: sums are float64; a derivation that refuses a sweep is not touched by it, whatever it holds; the halves
+alternate per derivation, so their difference is noise alone (the +- average).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ionmd.dsp.layout import F32, F64, kernels, stride_of
+
+I64 = npt.NDArray[np.int64]
+WEIGHT_CAP = 3.0  # times the median of a derivation's weights: no sub-average may win by being quiet
+
+
+class SweepSum:
+    """Sums of one (sub-)average: `derivations` columns, `samples` rows; allocates here and never again.
+
+    count     int64[2, derivations]: sweeps in each half
+    `squares=False` drops the sum of squares (and `variance`), a third of the work.
+    """
+
+    def __init__(self, derivations: int, samples: int, squares: bool = True) -> None:
+        self.derivations = derivations
+        self.samples = samples
+        self.stride = stride_of(derivations)
+        self._count: I64 = np.zeros((2, self.stride), np.int64)
+        self._sum: F64 = np.zeros((2, samples, self.stride))
+        self._squares: F64 | None = np.zeros((samples, self.stride)) if squares else None
+        self._accept = np.zeros(self.stride, np.uint8)
+        self._kernel = kernels.Sums(self._count, self._sum, self._squares, samples, self.stride)
+
+    @property
+    def count(self) -> I64:
+        return self._count[:, : self.derivations]
+
+    def add(self, sweep: F32, accept: npt.NDArray[np.uint8] | npt.NDArray[np.bool_] | None = None) -> None:
+        """Add one sweep float32[>= samples, stride] to the derivations whose `accept` is not 0 (None: all)."""
+        if accept is None:
+            self._accept[: self.derivations] = 1
+        else:
+            if len(accept) < self.derivations:
+                raise ValueError(f"accept of {len(accept)} came, {self.derivations} were expected")
+            self._accept[: self.derivations] = accept[: self.derivations]
+        # padding goes with column 0: whole vectors then agree, and the padding holds zeros anyway
+        self._accept[self.derivations :] = self._accept[0]
+        self._kernel.add(sweep, self._accept)
+
+    def mean(self) -> F64:
+        """float64[derivation, sample]; nan where no sweep was accepted."""
+        return self._divide(self._sum[0] + self._sum[1], self._count.sum(axis=0))
+
+    def halves(self) -> F64:
+        """float64[2, derivation, sample]: the means of the two halves."""
+        return np.stack([self._divide(self._sum[h], self._count[h]) for h in (0, 1)])
+
+    def variance(self) -> F64:
+        """float64[derivation, sample]: variance of a single sweep around the mean; nan below two sweeps."""
+        if self._squares is None:
+            raise ValueError("this sum was made with squares=False")
+        n = self._count.sum(axis=0)[: self.derivations].astype(np.float64)[:, None]
+        mean = self.mean()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            var = (self._squares.T[: self.derivations] - n * mean * mean) / (n - 1.0)
+        return np.where(n >= 2, np.maximum(var, 0.0), np.nan)
+
+    def clear(self) -> None:
+        self._count[:] = 0
+        self._sum[:] = 0
+        if self._squares is not None:
+            self._squares[:] = 0
+
+    def _divide(self, total: F64, count: I64) -> F64:
+        n = count[: self.derivations].astype(np.float64)[:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.ascontiguousarray(total.T[: self.derivations]) / n  # 0/0 is nan: nothing measured
+
+
+def sweep_extremes(sweep: F32, lo_row: int, hi_row: int) -> tuple[F32, F32]:
+    """Smallest and largest value of each column in rows lo_row..hi_row; both nan where the column holds a nan.
+
+    Reject with `not (hi - lo <= limit)`: that refuses nan and inf as well.
+    """
+    stride = sweep.shape[1]
+    lo, hi = np.empty(stride, np.float32), np.empty(stride, np.float32)
+    kernels.extremes(sweep, stride, lo_row, hi_row, lo, hi)
+    return lo, hi
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """One average made of sub-averages.
+
+    mean      float64[derivation, sample]
+    halves    float64[2, derivation, sample]   alternating sweeps, weighted as the mean
+    n         int64[derivation]                sweeps used
+    weights   float64[sub, derivation]         sum to 1 over the subs used
+    variance  float64[derivation, sample]      of the mean, from the spread of the subs; nan below two subs
+    flat      bool[sub, derivation]            without any noise: a dead channel, weight 0
+    """
+
+    mean: F64
+    halves: F64
+    n: I64
+    weights: F64
+    variance: F64
+    flat: npt.NDArray[np.bool_]
+
+    def plus_minus(self) -> F64:
+        """float64[derivation, sample]: half the difference of the halves: the noise of the mean, no response."""
+        result: F64 = (self.halves[0] - self.halves[1]) / 2
+        return result
+
+
+def combine(subs: Sequence[SweepSum], weighted: bool, power: F64 | None = None) -> Averaged:
+    """Sub-averages into one average.
+
+    weighted   weight = 1 / noise power of the sub-average, capped at 3 x the median; else by the number of sweeps
+    power      float64[sub, derivation], noise power of each sub-average's mean if the caller knows it better (after
+               the filter, for instance); None: mean square of its +- average around its own mean level
+    A sub-average with no noise at all while others have some is a dead channel: it is marked and gets no weight.
+    """
+    if not subs:
+        raise ValueError("no sub-average came, at least one was expected")
+    d, samples = subs[0].derivations, subs[0].samples
+    if any(s.derivations != d or s.samples != samples for s in subs):
+        raise ValueError("sub-averages of different shapes came, equal ones were expected")
+    count = np.stack([s.count.sum(axis=0) for s in subs])  # [sub, derivation]
+    means = np.stack([s.mean() for s in subs])
+    halves = np.stack([s.halves() for s in subs])  # [sub, half, derivation, sample]
+    if power is None:
+        power = _half_difference_power(halves)
+    if power.shape != count.shape:
+        raise ValueError(f"noise power of shape {power.shape} came, {count.shape} was expected")
+    flat = (count > 0) & (power == 0) & (power > 0).any(axis=0)
+    weights = _weights(count, power, flat) if weighted else _share(np.where(flat, 0.0, count.astype(np.float64)))
+    mean = _mix(weights, means)
+    # a sub of one sweep has one half only: each half is mixed over the subs that have it
+    present = np.stack([s.count > 0 for s in subs])
+    half_means = np.stack([_mix(_share(np.where(present[:, h], weights, 0.0)), halves[:, h]) for h in (0, 1)])
+    used = (weights > 0).sum(axis=0)[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = (weights[:, :, None] ** 2 * np.where(weights[:, :, None] > 0, means - mean, 0.0) ** 2).sum(axis=0)
+        variance = np.where(used >= 2, spread * used / (used - 1.0), np.nan)
+    return Averaged(mean, half_means, np.where(weights > 0, count, 0).sum(axis=0), weights, variance, flat)
+
+
+def _half_difference_power(halves: F64) -> F64:
+    noise = (halves[:, 0] - halves[:, 1]) / 2
+    noise = noise - noise.mean(axis=-1, keepdims=True)  # an electrode's offset drift is not the filter's business
+    result: F64 = (noise * noise).mean(axis=-1)
+    return result
+
+
+def _weights(count: I64, power: F64, flat: npt.NDArray[np.bool_]) -> F64:
+    """1/power where it is known, capped; a sub with sweeps but unknown power gets the smallest weight of the others."""
+    with np.errstate(divide="ignore"):
+        raw = np.where((count > 0) & (power > 0), 1.0 / power, np.nan)
+    result = np.zeros_like(raw)
+    for k in range(raw.shape[1]):
+        known = np.isfinite(raw[:, k])
+        if not known.any():  # no noise anywhere, or one half only: by the number of sweeps
+            result[:, k] = np.where(flat[:, k], 0.0, count[:, k])
+            continue
+        cap = WEIGHT_CAP * float(np.median(raw[known, k]))
+        result[:, k] = np.where(known, np.minimum(raw[:, k], cap), 0.0)
+        unknown = (count[:, k] > 0) & ~known & ~flat[:, k]
+        result[unknown, k] = result[known, k].min()
+    return _share(result)
+
+
+def _share(weights: F64) -> F64:
+    total = weights.sum(axis=0, keepdims=True)
+    result: F64 = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+    return result
+
+
+def _mix(weights: F64, means: F64) -> F64:
+    """Weighted sum over subs, in order; nan where every weight is zero."""
+    total = np.zeros(means.shape[1:])
+    for w, m in zip(weights, means, strict=True):
+        total += np.where(w[:, None] > 0, w[:, None] * m, 0.0)
+    return np.where((weights.sum(axis=0) > 0)[:, None], total, np.nan)
