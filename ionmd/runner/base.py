@@ -1,7 +1,7 @@
 """What every running test offers the pipeline, and what it hands on.
 
-The pipeline calls, in this order for each block: `feed` (continuous samples), `expect` (deliveries whose time zero came),
-`collect` (sweeps that are complete by now).  A runner never looks at wall time and never publishes by itself.
+The pipeline calls, in this order for each block: `feed` (continuous samples), `expect` (deliveries whose time zero
+came), `collect` (sweeps that are complete by now).  A runner never looks at wall time and never publishes by itself.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Run(ABC):
     def collect(self, history: History, processed: int, spoiled: Iterable[Span]) -> list[Report]:
         """Sweeps whose last sample is before `processed`; `spoiled` are gaps and cautery, newest last."""
 
-    def restart(self, sample: int, cause: str) -> None:
+    def restart(self, sample: int, cause: str) -> None:  # noqa: B027 - a test without running averages has nothing
         """Forget running averages and pending sweeps (a gap, a changed setting): nothing is merged across."""
 
     def sweep_window(self) -> tuple[int, int]:

@@ -23,8 +23,8 @@ from ionmd.dsp.design import filter_id
 from ionmd.dsp.history import History
 from ionmd.dsp.noise import estimate
 from ionmd.dsp.zerophase import filter_average
-from ionmd.model import AverageResult, Block, Reading, Source, encode_curve
 from ionmd.modality.evoked import measure_average
+from ionmd.model import AverageResult, Block, Reading, Source, encode_curve
 from ionmd.runner.base import Pending, Report, Run, Span, SubAverage
 from ionmd.runner.plan import Channel, plan_sweep
 from ionmd.runner.stream import CausalStream, design
@@ -62,7 +62,7 @@ class EvokedRun(Run):
         self._sos = design(definition.filter, rate_hz)
         self.filter_id = filter_id(
             self._sos, "zero" if definition.filter.zero_phase else "forward", "odd",
-            (self.plan.start, self.plan.stop), self.plan.blank or (0, 0), rate_hz,
+            (self.plan.start, self.plan.stop, rate_hz), (*(self.plan.blank or ()), definition.blank.method),
         )
         keep_s = (self.plan.stop - self.plan.start) / rate_hz + 0.5
         self._causal = None
@@ -75,7 +75,6 @@ class EvokedRun(Run):
         self._pending: deque[Pending] = deque()
         self._averages = 0
         self._subs_done = 0
-        self._spare: list[SweepSum] = []
         self._current = self._open_sub()
         self._recent: deque[_Sub] = deque(maxlen=RECENT_SUBS)
         self._whole: list[_Sub] = []
@@ -112,7 +111,6 @@ class EvokedRun(Run):
         for _ in self._pending:
             self._count(cause)
         self._pending.clear()
-        self._recycle([self._current, *self._whole, *self._recent])
         self._recent.clear()
         self._whole = []
         self._current = self._open_sub()
@@ -153,7 +151,7 @@ class EvokedRun(Run):
         self._montage.apply(self._inputs, plan.n, self._sweep)
         if plan.blank is not None:
             a, b = max(0, plan.blank[0] - plan.start), min(plan.n, plan.blank[1] - plan.start)
-            blank_sweep(self._sweep, plan.n, a, b, self.definition.blank.method)
+            blank_sweep(self._sweep[: plan.n], a, b, self.definition.blank.method)
         if plan.reject_uv is not None:
             self._reject(zero, accept)
         for d, label in enumerate(self.labels):
@@ -166,7 +164,7 @@ class EvokedRun(Run):
             sub.rejected["amplitude (some derivations)"] += 1
         if int(sub.sums.count.sum()) == 0:
             sub.first = zero
-        sub.sums.add(self._sweep, accept)
+        sub.sums.add(self._sweep[: plan.n], accept)
         if pending.delivery.marks:
             sub.tally.add(pending.delivery, self._polarity)
 
@@ -193,16 +191,7 @@ class EvokedRun(Run):
     # ------------------------------------------------------------ averages
 
     def _open_sub(self) -> _Sub:
-        sums = self._spare.pop() if self._spare else SweepSum(self._d, self.plan.n)
-        sums.clear()
-        return _Sub(sums)
-
-    def _recycle(self, subs: list[_Sub]) -> None:
-        known = {id(s) for s in self._spare}
-        for sub in subs:
-            if id(sub.sums) not in known:
-                known.add(id(sub.sums))
-                self._spare.append(sub.sums)
+        return _Sub(SweepSum(self._d, self.plan.n))
 
     def _seal(self) -> _Sub:
         sub = self._current
@@ -237,8 +226,6 @@ class EvokedRun(Run):
             average.id, self.id, average.sample, list(self.labels), self.filter_id, average.stimulus, mean,
             [self._filtered(combine([s.sums], False).mean) for s in subs], readings, self.response_window(),
         )
-        keep = {id(s.sums) for s in self._recent}
-        self._recycle([s for s in subs if id(s.sums) not in keep])
         return report
 
     def response_window(self) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from ionmd.dsp.derive import Montage
 from ionmd.dsp.design import butter_sos, notch_sos
 from ionmd.dsp.history import History
 from ionmd.dsp.iir import Cascade
+from ionmd.dsp.layout import F32, F64
 from ionmd.model import Block
 from ionmd.runner.plan import Channel
 from ionmd.testdef import Filter
@@ -20,18 +21,18 @@ from ionmd.testdef import Filter
 NOTCH_Q = 30.0
 
 
-def design(spec: Filter, rate_hz: float) -> np.ndarray | None:
-    """Second-order sections of a filter of a test file; None when it filters nothing."""
+def design(spec: Filter, rate_hz: float) -> F64:
+    """Second-order sections of a filter of a test file; none (0, 6) when it filters nothing."""
     sections = []
     if spec.kind == "butterworth" and spec.band_hz is not None:
         low, high = spec.band_hz
-        # a low edge of 0 is no high-pass; a high edge of 0, or at or above Nyquist, is no low-pass
-        band = (low if low > 0.0 else None, high if 0.0 < high < 0.49 * rate_hz else None)
-        if band != (None, None):
-            sections.append(butter_sos(spec.order, band, rate_hz))
+        if not (high < 0.49 * rate_hz):
+            high = 0.0  # the device's own anti-alias filter is below this edge already
+        if low > 0.0 or high > 0.0:
+            sections.append(butter_sos(spec.order, (low, high), rate_hz))
     if spec.notch_hz > 0.0:
         sections.append(notch_sos(spec.notch_hz, NOTCH_Q, rate_hz))
-    return np.concatenate(sections) if sections else None
+    return np.concatenate(sections) if sections else np.zeros((0, 6))
 
 
 class CausalStream:
@@ -41,15 +42,14 @@ class CausalStream:
         self._montage = Montage([c.plus for c in channels], [c.minus for c in channels], stride_in)
         self.stride = self._montage.stride
         self._hold = Hold(self.stride)
-        sos = design(spec, rate_hz)
-        self._cascade = Cascade(sos, self.stride) if sos is not None else None
+        self._cascade = Cascade(design(spec, rate_hz), self.stride)
         capacity = max(1, round(0.1 * rate_hz))
         self._raw = np.zeros((capacity + 1, self.stride), np.float32)
         self.rows = np.zeros((capacity + 1, self.stride), np.float32)
-        self.history = History(self.stride, max(1, round(keep_s * rate_hz)))
+        self.history = History(self.stride, max(1, round(keep_s * rate_hz)), rate_hz)
         self._fresh = True
 
-    def feed(self, block: Block, spans: list[tuple[int, int]]) -> np.ndarray:
+    def feed(self, block: Block, spans: list[tuple[int, int]]) -> F32:
         """Filter the block; rows 0..block.n of the result are valid until the next call.
 
         spans  row ranges [start, stop) of this block to hold at the last good value"""
@@ -57,16 +57,13 @@ class CausalStream:
         self._montage.apply(block.uv, n, self._raw)
         if block.gap or self._fresh:
             self._hold.reset()
-            if self._cascade is not None:
-                self._cascade.settle(self._raw[0])
+            self._cascade.settle(self._raw[0])
             self._fresh = False
-        if spans:
-            self._hold.apply(self._raw, n, spans)
-        else:
-            self._hold.pass_by(self._raw, n)
-        if self._cascade is not None:
-            self._cascade.process(self._raw, self.rows, n)
-        else:
-            self.rows[:n] = self._raw[:n]
+        self._hold.apply(self._raw, n, spans)
+        if not self._cascade.process(self._raw, self.rows, n):
+            # nan or inf would stay in the filter for ever: settle those columns on what comes now
+            bad = self._cascade.poisoned()
+            self._cascade.settle(self._raw[n - 1], bad)
+            self.rows[:n, : len(bad)][:, bad] = 0.0
         self.history.push(block.first, self.rows, n)
         return self.rows

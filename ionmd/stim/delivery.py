@@ -50,6 +50,7 @@ class Delivery:
     marks: list[Mark] = field(default_factory=list)
     ended: bool = False
     refused: int = 0
+    cancelled: bool = False  # called back by us: that it does not come is no failure
     worst: float | None = None  # delivered value farthest from its set value
 
     @property
@@ -71,15 +72,17 @@ class Ledger:
         self._open[delivery.nonce] = delivery
 
     def forget_before(self, sample: int) -> list[Delivery]:
-        """Deliveries asked for before `sample` that never came back, removed."""
+        """Deliveries asked for before `sample` that never came back, removed; cancelled ones go silently."""
         late = [d for d in self._open.values() if d.asked_sample < sample and not d.marks]
         for d in late:
             del self._open[d.nonce]
-        return late
+        return [d for d in late if not d.cancelled]
 
-    def drop_all(self) -> None:
-        """After stim off or a lost device: nothing more is expected."""
-        self._open.clear()
+    def cancel(self, test: str | None = None) -> None:
+        """After stim off, a new setting or a lost device: what is on its way may come or not."""
+        for delivery in self._open.values():
+            if test is None or delivery.test == test:
+                delivery.cancelled = True
 
     def take(self, mark: Mark) -> Delivery | None:
         """Book one PULSE, DELIVERY_END or FIRE_REFUSED mark; the delivery it belongs to, None for a stray."""

@@ -1,0 +1,186 @@
+"""From a runner's report to what everybody sees: comparison, criteria, cause, alarm, episode.
+
+In: a Report of a running test.  Out: average, reading and alarm events on the bus.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ionmd.alarm.baseline import stimulus_changed, stimulus_differs
+from ionmd.alarm.cause import Surroundings
+from ionmd.alarm.criteria import Judged, compare, judge
+from ionmd.alarm.shape import projection
+from ionmd.alarm.watch import Observation
+from ionmd.model import Alarm, Comparison, Reading
+from ionmd.room.teststate import TestState
+from ionmd.runner.base import Report, SubAverage
+
+if TYPE_CHECKING:
+    from ionmd.room.room import Room
+
+# Ratios of this many newest sub-averages say what a control derivation does.
+CONTROL_SUBS = 3
+# Below this share a control is down rather than drifting, and explains no more than this much.
+LARGEST_DRIFT = 0.5
+
+
+class Changes:
+    """Judges every report of every test against its baselines."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+
+    def report(self, state: TestState, report: Report) -> None:
+        """Publish one report: averages first, then readings with their comparison, then what they mean."""
+        room = self._room
+        compared: list[Reading] = []
+        ratios = self._sub_ratios(state, report.sub) if report.sub is not None else {}
+        for reading in report.readings:
+            compared.append(self.annotate(state, reading, ratios.get(reading.derivation)))
+        for average in report.averages:
+            room.bus.emit("average", average, key=f"{average.test}/{average.kind}")
+        for reading in compared:
+            state.readings.append(reading)
+            if reading.status == "present" and reading.id not in state.rejected_readings:
+                room.monitoring.valid_reading(state.id, reading.derivation, reading.sample)
+            room.bus.emit("reading", reading, key=f"{reading.test}/{reading.derivation}/{reading.kind}")
+        for topic, data in report.events:
+            room.bus.emit(topic, data)
+        if report.finished is not None:
+            state.averages.append(report.finished)
+            state.finished += 1
+        if report.sub is not None:
+            self._judge(state, report.sub, {r.derivation: r for r in compared}, ratios)
+
+    def annotate(self, state: TestState, reading: Reading, sub_ratio: float | None = None) -> Reading:
+        """The reading with its comparison, manual markers and surgical step."""
+        markers = list(reading.markers)
+        for (derivation, label), manual in state.manual.items():
+            if derivation == reading.derivation:
+                markers = [
+                    msgspec.structs.replace(manual, auto=m, provenance="copied") if m.label == label else m
+                    for m in markers
+                ]
+        reading = msgspec.structs.replace(reading, markers=markers, step=self._room.people.step)
+        return msgspec.structs.replace(reading, vs=self.comparison(state, reading, sub_ratio))
+
+    def comparison(self, state: TestState, reading: Reading, sub_ratio: float | None) -> Comparison | None:
+        """Against the active baseline, with the first accepted one beside it; None without any."""
+        base, rule = state.baseline, state.rule
+        if base is None or rule is None:
+            return None
+        reference = base.references.get(reading.derivation)
+        if reference is None:
+            return Comparison(base.info.id, refused="this derivation is not in the baseline")
+        if reading.filter_id != base.info.filter_id:
+            return Comparison(base.info.id, refused="the filter differs from the baseline's: set a new baseline")
+        if reason := stimulus_differs(reading.stimulus, base.stimulus):
+            return Comparison(base.info.id, refused=f"no comparison: {reason}")
+        found = compare(reading, reference.reading, base.info.id, rule)
+        flags = [f for f in (stimulus_changed(reading.stimulus, base.stimulus),) if f]
+        if not reference.monitorable:
+            flags.append("not monitorable at baseline")
+        shorter = found.latency_change_ms is not None and found.latency_change_ms < -1.0
+        if shorter:
+            flags.append("latency is shorter than at baseline: a technical cause is likely")
+        first = state.baselines.get(state.first_baseline)
+        first_ref = first.references.get(reading.derivation) if first is not None else None
+        first_ratio = None
+        if first_ref is not None:
+            first_ratio = compare(reading, first_ref.reading, state.first_baseline, rule).amplitude_ratio
+        return msgspec.structs.replace(
+            found, drift_corrected_ratio=None if sub_ratio is None else round(sub_ratio / self._expected(state)[0], 4),
+            first_baseline=state.first_baseline, first_amplitude_ratio=first_ratio, flags=flags,
+        )
+
+    def _sub_ratios(self, state: TestState, sub: SubAverage) -> dict[str, float]:
+        """Each derivation's share of its baseline waveform in the newest sub-average."""
+        base = state.baseline
+        if base is None or state.run is None:
+            return {}
+        lo, hi = base.window
+        found = {}
+        for d, label in enumerate(state.run.labels):
+            reference = base.references.get(label)
+            if reference is not None and sub.counts[d] > 0:
+                ratio = found[label] = projection(sub.uv[d, lo:hi], reference.mean_uv[lo:hi])
+                state.recent_ratio.setdefault(label, deque(maxlen=CONTROL_SUBS)).append(ratio)
+        return found
+
+    def _judge(
+        self, state: TestState, sub: SubAverage, readings: dict[str, Reading], ratios: dict[str, float]
+    ) -> None:
+        base, rule, room = state.baseline, state.rule, self._room
+        if base is None or rule is None or state.watch is None:
+            return
+        expected, expected_se, drift = self._expected(state)
+        judged: dict[str, Judged] = {}
+        for label, ratio in ratios.items():
+            reference, reading = base.references[label], readings.get(label)
+            if reading is None or reading.role != "alert" or not reference.monitorable or label in state.excluded:
+                continue
+            if reading.vs is not None and reading.vs.refused:
+                continue
+            judged[label] = judge(
+                reading, reference.reading, rule, ratio, reference.sub_ratio_sd, expected, expected_se
+            )
+        if not judged:
+            return
+        seen = Observation(sub.sample, sub.first_sample, judged, self.surroundings(state), drift)
+        for alarm in state.watch.observe(seen, room.book):
+            self.tell(alarm)
+
+    def tell(self, alarm: Alarm) -> None:
+        """Publish an alarm; a confirmed change opens its episode."""
+        room = self._room
+        room.bus.emit("alarm", alarm)
+        opened = alarm.kind == "physiological" and alarm.state in ("possible", "active")
+        if opened and not any(e.alarm == alarm.id for e in room.people.episodes.values()):
+            room.bus.emit("case", {"episode": room.people.open_episode(alarm.id, alarm.sample)}, kind="episode")
+
+    def surroundings(self, state: TestState) -> Surroundings:
+        """What the cause is judged by: delivery, electrodes, controls."""
+        room = self._room
+        delivered, text = room.deliveries.verdict(state.id)
+        around = Surroundings(delivered, text, room.technical.electrode_faults(state))
+        for role, crosses, name, ratio in self._controls(state):
+            if role == "peripheral control":
+                around.peripheral[name] = ratio
+            else:
+                (around.crossing if crosses else around.outside)[name] = ratio
+        return around
+
+    def _controls(self, state: TestState) -> list[tuple[str, bool, str, float | None]]:
+        """(role, crosses the level at risk, name, share of its baseline) of each control the template gives a test.
+
+        A derivation of another test is written test/derivation.  Only a monitorable, running control counts."""
+        template = self._room.template
+        found = []
+        for control in template.control if template is not None else []:
+            if control.test != state.id:
+                continue
+            name, _, label = control.derivation.rpartition("/")
+            other = self._room.tests.get(name) if name else state
+            if other is None or not other.running or other.baseline is None or label in other.excluded:
+                continue
+            reference = other.baseline.references.get(label)
+            if reference is not None and reference.monitorable:
+                found.append((control.role, control.crosses_level, control.derivation, other.ratio(label)))
+        return found
+
+    def _expected(self, state: TestState) -> tuple[float, float, str]:
+        """(factor, its standard error, reason) that drift alone predicts, from controls outside the level at risk."""
+        ratios = [
+            ratio for role, crosses, _, ratio in self._controls(state)
+            if role == "systemic control" and not crosses and ratio is not None
+        ]
+        if not ratios:
+            return 1.0, 0.0, ""
+        mean = sum(ratios) / len(ratios)
+        factor = min(max(mean, LARGEST_DRIFT), 1.0)  # a rise of controls never excuses a fall here
+        reason = f"independent controls are at {100 * mean:.0f} % of baseline as well" if factor < 0.9 else ""
+        return factor, 0.1, reason

@@ -1,0 +1,183 @@
+"""The room: everything clinical that the daemon knows, in one place, owned by one thread.
+
+Components are nouns: people, tests, deliveries, stimulation, technical, changes, monitoring, book.  They act on each
+other only through here.  Nothing in here reads a clock except the lease's keep-alive; time is `now`, the first
+case sample that has not been processed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from ionmd.alarm.book import AlarmBook
+from ionmd.alarm.monitored import Monitoring
+from ionmd.alarm.watch import ChangeWatch
+from ionmd.clock import SampleClock
+from ionmd.errors import INTERLOCK, NO_CASE, NO_DEVICE, Refused
+from ionmd.model import DeviceStatus, Electrode, Source
+from ionmd.room.bus import Bus
+from ionmd.room.changes import Changes
+from ionmd.room.deliveries import Deliveries
+from ionmd.room.people import People
+from ionmd.room.stimulation import Stimulation
+from ionmd.room.technical import Technical
+from ionmd.room.teststate import TestState
+from ionmd.runner.make import make_run
+from ionmd.runner.plan import resolve
+from ionmd.stim.control import Control
+from ionmd.testdef import Template, TestDefinition
+
+QUANTUM_MS = 5
+
+
+@dataclass
+class CaseInfo:
+    id: str
+    opened_sample: int
+    template: str
+    person: str
+
+
+@dataclass
+class Room:
+    """`definitions` is the catalogue; a template's tests become TestStates when a case opens."""
+
+    bus: Bus
+    control: Control
+    definitions: dict[str, TestDefinition]
+    templates: dict[str, Template]
+    mains_hz: float = 50.0
+    clock: SampleClock = field(default_factory=SampleClock)
+    source: Source = "device"
+    rate_hz: float = 0.0
+    inputs: int = 0
+    stride: int = 0
+    lsb_uv: list[float] = field(default_factory=list)
+    input_labels: list[str] = field(default_factory=list)
+    device: DeviceStatus = field(default_factory=lambda: DeviceStatus("absent"))
+    case: CaseInfo | None = None
+    template: Template | None = None
+    electrodes: dict[str, Electrode] = field(default_factory=dict)
+    tests: dict[str, TestState] = field(default_factory=dict)
+    now: int = 0
+    progress: int = 0
+
+    def __post_init__(self) -> None:
+        self.people = People()
+        self.book = AlarmBook()
+        self.monitoring = Monitoring()
+        self.changes = Changes(self)
+        self.deliveries = Deliveries(self)
+        self.technical = Technical(self)
+        self.stimulation = Stimulation(self)
+
+    @property
+    def quantum(self) -> int:
+        return max(1, round(QUANTUM_MS * self.rate_hz / 1000.0))
+
+    # ------------------------------------------------------------ demands
+
+    def need_case(self) -> CaseInfo:
+        if self.case is None:
+            raise Refused("no case is open: `ionmd case new` opens one", NO_CASE)
+        return self.case
+
+    def need_streaming(self) -> None:
+        if self.rate_hz <= 0.0 or self.device.state != "streaming":
+            raise Refused(f"no samples arrive (device {self.device.state}); see `ionmd doctor`", NO_DEVICE)
+
+    def test(self, name: str) -> TestState:
+        state = self.tests.get(name)
+        if state is None:
+            known = ", ".join(self.tests) or "none: open a case first"
+            raise Refused(f"test {name} is not in this case ({known})", INTERLOCK)
+        return state
+
+    def ordered(self) -> list[TestState]:
+        """Tests in the order of the template's interleave list, then the others."""
+        order = list(self.template.interleave) if self.template else []
+        return sorted(self.tests.values(), key=lambda s: (order.index(s.id) if s.id in order else len(order), s.slot))
+
+    # ------------------------------------------------------------ case
+
+    def open_case(self, case_id: str, template: Template, person: str, montage: dict[str, int] | None) -> CaseInfo:
+        """A fresh case: nothing of an earlier one survives but the people and the device."""
+        self.case = CaseInfo(case_id, self.now, template.template.id, person)
+        self.template = template
+        self.mains_hz = template.template.mains_hz or self.mains_hz
+        self.electrodes = {e.label: e for e in template.electrode}
+        for label, column in (montage or {}).items():
+            electrode = self.electrodes.get(label) or Electrode(label, column)
+            self.electrodes[label] = msgspec.structs.replace(electrode, input=column)
+        self.people.new_case()
+        self.book = AlarmBook()
+        self.monitoring = Monitoring()
+        outputs = {o.name: o for o in template.output}
+        self.tests = {}
+        for slot, name in enumerate(template.tests):
+            definition = self.definitions[name]
+            output = outputs.get(definition.stimulus.output) if definition.stimulus is not None else None
+            rule = template.alarm.get(name, definition.alarm)
+            self.tests[name] = TestState(definition, rule, output, min(slot, 6))
+        return self.case
+
+    def close_case(self) -> None:
+        for state in self.tests.values():
+            self.stop_test(state)
+        self.case, self.template, self.tests = None, None, {}
+        self.monitoring = Monitoring()
+
+    # ------------------------------------------------------------ tests
+
+    def start_test(self, state: TestState) -> None:
+        """Build the runner for the electrodes and the rate at hand; what is missing is named, not hidden."""
+        self.need_streaming()
+        channels, missing = resolve(state.definition.derivations, self.electrodes, self.inputs)
+        if not channels:
+            why = "; ".join(f"{k}: {v}" for k, v in missing.items())
+            raise Refused(f"test {state.id} has no derivation that can be recorded ({why})", INTERLOCK)
+        state.missing = missing
+        state.run = make_run(
+            state.definition, channels, self.rate_hz, self.source, self.stride, state.own_rate_hz, self.mains_hz
+        )
+        state.run.excluded = set(state.excluded)
+        state.running = True
+        state.recent_ratio.clear()
+        confirm = state.rule.confirm if state.rule is not None else 2
+        state.watch = ChangeWatch(state.id, state.title, state.definition.test.side, self.rate_hz, confirm)
+        for derivation in state.definition.derivations:
+            self.monitoring.watch(state.id, derivation.label, self.now)
+            self.monitoring.unblock(state.id, "stimulation stopped", self.now, derivation.label)
+            if derivation.label in missing:
+                self.monitoring.block(state.id, "electrode", missing[derivation.label], self.now, derivation.label)
+            elif state.rule is not None and state.baseline is None:
+                self.monitoring.block(state.id, "no baseline", "no baseline yet", self.now, derivation.label)
+        for channel in channels:
+            bad = [i for i in (channel.plus, channel.minus) if i in self.technical.faults]
+            if bad:
+                text = f"electrode {self.technical.label(bad[0])}: {self.technical.faults[bad[0]]}"
+                self.monitoring.block(state.id, "electrode", text, self.now, channel.derivation.label)
+
+    def stop_test(self, state: TestState) -> None:
+        if not state.running:
+            return
+        state.running = False
+        self.monitoring.forget(state.id)
+        if state.stimulates and state.output is not None:
+            self.deliveries.ledger.cancel(state.id)
+
+    def restart_averages(self, cause: str) -> None:
+        """After a gap or a reconnect: nothing is averaged across it."""
+        for state in self.tests.values():
+            if state.run is not None and state.running:
+                state.run.restart(self.now, cause)
+                if state.watch is not None:
+                    state.watch.reset()
+
+    @property
+    def reach(self) -> int:
+        """Samples of history that the longest sweep of a running test needs."""
+        windows = [s.run.sweep_window() for s in self.tests.values() if s.run is not None]
+        return max((stop - start for start, stop in windows), default=0)
