@@ -14,7 +14,7 @@ extensions = cythonize(
     [
         Extension("ionmd.dsp._kernels", ["ext/dsp/_kernels.pyx", *sorted(map(str, Path("ext/dsp").glob("*.c")))],
                   include_dirs=["ext/dsp"], extra_compile_args=DSP_FLAGS),
-        Extension("ionmd.decode._decode", ["ext/decode/_decode.pyx", *sorted(map(str, Path("ext/decode").glob("[!_]*.c")))],
+        Extension("ionmd.decode._decode", ["ext/decode/_decode.pyx", "ext/decode/ionm1.c", "ext/decode/crc32.c"],
                   include_dirs=["ext/decode", "ext/usb"], extra_compile_args=DSP_FLAGS),
     ],
     build_dir="build/cython",

@@ -1,4 +1,4 @@
-"""Where the real recordings are: $IONMD_DATA, default ../shared/data; without them a test is skipped, in CI it fails."""
+"""Where the real recordings are: $IONMD_DATA, default ../shared/data; without them skipped, in CI failed."""
 
 from __future__ import annotations
 
