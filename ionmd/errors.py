@@ -70,6 +70,7 @@ INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602
 INTERNAL_ERROR = -32603
+RESUME_LOST = -32001  # subscribe: events before `resume_from` are gone; data holds a snapshot
 FORBIDDEN = 1001
 INTERLOCK = 1002
 LIMIT = 1003
