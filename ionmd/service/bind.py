@@ -66,7 +66,7 @@ def bind(candidates: Sequence[Path], mode: int = 0o660, group: str | None = None
                 raise ConfigError(f"socket {path}: {error.strerror}") from None
             tried.append(f"{path} ({error.strerror})")
     where = ", ".join(tried) or "no path"
-    raise ConfigError(f"no socket could be created; tried {where}; name one in a directory you may write: --socket PATH")
+    raise ConfigError(f"no socket could be created; tried {where}; name one you may create: --socket PATH")
 
 
 def _activated(given: list[socket.socket]) -> Bound:

@@ -119,20 +119,26 @@ class Server:
     def publish(
         self,
         topic: str,
-        data: msgspec.Struct | dict[str, object],
+        data: object,
         sample: int,
         n: int | None = None,
         key: str | None = None,
     ) -> int:
         """Send an event to whoever subscribed; returns its seq.  Any thread; never blocks on a client.
 
-        data   must not change afterwards: it is encoded later, by the service thread
+        data   a struct or dict; must not change afterwards: it is encoded later, by the service thread
         n      journal line, None when it has none
-        key    newest-per-key class: which of the waiting events it replaces (test, or test and derivation);
-               ignored for alarm, device, case, stim and message, which are never dropped
+        key    newest-per-key class: which of the waiting events it replaces (default: the `test` of data); ignored
+               for alarm, device, case, stim and message, which are never dropped
+        Raises ValueError for a topic that is not in schema.TOPICS.
         """
-        lossless = topic in LOSSLESS
-        return self._publish(topic, data, sample, n, None if lossless else (key or ""))
+        if topic in LOSSLESS:
+            return self._publish(topic, data, sample, n, None)
+        if topic not in TOPICS:
+            raise ValueError(f"topic {topic!r} came, one of {', '.join(TOPICS)} was expected")
+        if key is None:
+            key = str(data.get("test", "") if isinstance(data, dict) else getattr(data, "test", ""))
+        return self._publish(topic, data, sample, n, key)
 
     def committed(self, n: int, sample: int | None = None) -> int:
         """Journal lines up to `n` are on disk.  Any thread."""
@@ -163,9 +169,7 @@ class Server:
         stats.encoded = self._topics.encoded
         return stats
 
-    def _publish(
-        self, topic: str, data: msgspec.Struct | dict[str, object], sample: int, n: int | None, key: str | None
-    ) -> int:
+    def _publish(self, topic: str, data: object, sample: int, n: int | None, key: str | None) -> int:
         unix_ns = self._wall_ns()
         with self._lock:  # seq and place in the queue belong together
             seq = self._seq[topic] + 1

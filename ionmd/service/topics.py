@@ -12,8 +12,6 @@ from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
 
-import msgspec
-
 from ionmd.service.queues import Encoded
 from ionmd.service.rpc import encode
 from ionmd.service.schema import LOSSLESS, TOPICS
@@ -29,7 +27,7 @@ class Published:
     n: int | None
     key: str | None
     unix_ns: int
-    data: msgspec.Struct | dict[str, object]
+    data: object
 
 
 def rfc3339(unix_ns: int) -> str:
