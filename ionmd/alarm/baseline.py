@@ -36,7 +36,7 @@ class AverageData:
     mean_uv: npt.NDArray[np.float64]
     subs_uv: list[npt.NDArray[np.float64]]
     readings: list[Reading]
-    window: tuple[int, int]  # columns in which the response lies
+    windows: dict[str, tuple[int, int]]  # derivation -> columns in which its response lies
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class Reference:
     sub_ratio_sd: float
     reading: Reading
     monitorable: bool
+    window: tuple[int, int]
 
 
 @dataclass
 class Baseline:
     info: BaselineInfo
     stimulus: StimulusSummary
-    window: tuple[int, int]
     references: dict[str, Reference] = field(default_factory=dict)
 
 
@@ -116,10 +116,10 @@ def build(
     """A Baseline from >= 2 averages; derivations that do not replicate are kept but marked not monitorable."""
     check_averages(averages)
     last = averages[-1]
-    lo, hi = last.window
     references: dict[str, Reference] = {}
     replication: dict[str, float] = {}
     for d, label in enumerate(last.derivations):
+        lo, hi = last.windows[label]
         mean = sum((a.mean_uv[d] for a in averages), np.zeros(last.mean_uv.shape[1])) / len(averages)
         pair = [projection(a.mean_uv[d, lo:hi], mean[lo:hi]) for a in averages]
         variation = max(pair) - min(pair)
@@ -132,7 +132,7 @@ def build(
         reading = next(r for r in last.readings if r.derivation == label)
         present = all(r.status == "present" for a in averages for r in a.readings if r.derivation == label)
         monitorable = present and shape >= MIN_CORRELATION and variation <= MAX_SIZE_VARIATION
-        references[label] = Reference(label, mean, _spread(subs), reading, monitorable)
+        references[label] = Reference(label, mean, _spread(subs), reading, monitorable, (lo, hi))
     if not any(r.monitorable for r in references.values()) and kind != "other":
         names = ", ".join(f"{k} r={v:g}" for k, v in replication.items())
         raise Refused(
@@ -143,4 +143,4 @@ def build(
         info_id, last.test, kind, sample, person, reason, [a.id for a in averages], True, first_accepted,
         last.filter_id, [r.reading for r in references.values()], replication,
     )
-    return Baseline(info, last.stimulus, last.window, references)
+    return Baseline(info, last.stimulus, references)

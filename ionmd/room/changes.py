@@ -102,11 +102,11 @@ class Changes:
         base = state.baseline
         if base is None or state.run is None:
             return {}
-        lo, hi = base.window
         found = {}
         for d, label in enumerate(state.run.labels):
             reference = base.references.get(label)
             if reference is not None and sub.counts[d] > 0:
+                lo, hi = reference.window
                 ratio = found[label] = projection(sub.uv[d, lo:hi], reference.mean_uv[lo:hi])
                 state.recent_ratio.setdefault(label, deque(maxlen=CONTROL_SUBS)).append(ratio)
         return found

@@ -34,7 +34,7 @@ class CaseEvent(msgspec.Struct, frozen=True, omit_defaults=True):
 class EpisodeEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     sample: int
     person: str
-    informed: str
+    informed: list[str]
     words: str
     reply: str = ""
     action: str = ""

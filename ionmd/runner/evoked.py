@@ -23,7 +23,7 @@ from ionmd.dsp.design import filter_id
 from ionmd.dsp.history import History
 from ionmd.dsp.noise import estimate
 from ionmd.dsp.zerophase import filter_average
-from ionmd.modality.evoked import measure_average
+from ionmd.modality.evoked import measure_average, response_window, rules_of
 from ionmd.model import AverageResult, Block, Reading, Source, encode_curve
 from ionmd.runner.base import Pending, Report, Run, Span, SubAverage
 from ionmd.runner.plan import Channel, plan_sweep
@@ -204,7 +204,7 @@ class EvokedRun(Run):
     def _close_sub(self) -> Report:
         sub = self._seal()
         report = Report()
-        alone = self._filtered(combine([sub.sums], False).mean)
+        alone = self._filtered(sub.sums.mean())
         recent = list(self._recent)
         average, readings, _ = self._measure(recent, "recent", f"{self.id}-r{self._subs_done}")
         report.averages.append(average)
@@ -224,26 +224,25 @@ class EvokedRun(Run):
         report.readings += readings
         report.finished = AverageData(
             average.id, self.id, average.sample, list(self.labels), self.filter_id, average.stimulus, mean,
-            [self._filtered(combine([s.sums], False).mean) for s in subs], readings, self.response_window(),
+            [self._filtered(s.sums.mean()) for s in subs], readings,
+            {label: self.window(label) for label in self.labels},
         )
         return report
 
-    def response_window(self) -> tuple[int, int]:
-        """Columns of a finished curve in which the response lies: the presence window, or all marker windows."""
-        window = self.definition.presence.window_ms
-        if window is None:
-            rules = self.definition.marker
-            window = (
-                (min(r.window_ms[0] for r in rules), max(r.window_ms[1] for r in rules))
-                if rules else (0.0, self.plan.stop * self.plan.dt_ms)
-            )
-        return max(0, self.plan.row(window[0])), min(self.plan.n, self.plan.row(window[1]) + 1)
+    def window(self, label: str) -> tuple[int, int]:
+        """Columns of a finished curve in which a derivation's response lies: its marker windows, or the whole
+        presence window when no marker is looked for."""
+        rules = rules_of(self.definition, label)
+        start, stop = response_window(self.definition, label)
+        if rules:
+            start, stop = min(r.window_ms[0] for r in rules), max(r.window_ms[1] for r in rules)
+        return max(0, self.plan.row(start)), min(self.plan.n, self.plan.row(stop) + 1)
 
     def _filtered(self, mean_uv: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """The finished filter, then the pre-stimulus mean taken off."""
+        """The finished filter, then the pre-stimulus mean taken off; a derivation without sweeps is zero."""
         spec = self.definition.filter
-        out = np.array(mean_uv[: self._d])
-        if self._sos is not None:
+        out = np.where(np.isfinite(mean_uv), mean_uv, 0.0)
+        if len(self._sos):
             span = (0, self.plan.n)
             if spec.span_ms is not None:
                 span = (max(0, self.plan.row(spec.span_ms[0])), min(self.plan.n, self.plan.row(spec.span_ms[1])))
@@ -255,10 +254,13 @@ class EvokedRun(Run):
     def _measure(
         self, subs: list[_Sub], kind: str, average_id: str
     ) -> tuple[AverageResult, list[Reading], npt.NDArray[np.float64]]:
-        averaged: Averaged = combine([s.sums for s in subs], self.definition.average.weighted)
+        halves_of = [[self._filtered(h) for h in s.sums.halves()] for s in subs]
+        # the weight of a sub-average is the noise that the finished filter leaves, not the drift it removes
+        noise_power = np.array([((a - b) ** 2).mean(axis=1) / 4.0 for a, b in halves_of])
+        averaged: Averaged = combine([s.sums for s in subs], self.definition.average.weighted, noise_power)
         mean = self._filtered(averaged.mean)
         halves = [self._filtered(h) for h in averaged.halves]
-        parts = [self._filtered(combine([s.sums], False).mean) for s in subs]
+        parts = [self._filtered(s.sums.mean()) for s in subs]
         tally, reasons = StimulusTally(), Counter[str]()
         for s in subs:
             tally.merge(s.tally)
@@ -273,7 +275,7 @@ class EvokedRun(Run):
             tried = sum(s.tried for s in subs)
             noise = estimate(
                 mean[d], [h[d] for h in halves], [p[d] for p in parts],
-                [int(s.sums.count[:, d].sum()) for s in subs], self.response_window(), self.plan.dt_ms,
+                [int(s.sums.count[:, d].sum()) for s in subs], self.window(label), self.plan.dt_ms,
             )
             measured = measure_average(self.definition, label, mean[d], self.plan.t0_ms, self.plan.dt_ms, noise)
             readings.append(

@@ -1,0 +1,63 @@
+"""Opening, closing and listing cases."""
+
+from __future__ import annotations
+
+import secrets
+
+from ionmd.commands.base import Desk
+from ionmd.errors import INTERLOCK, Refused
+from ionmd.service.backend import Caller
+from ionmd.service.schema import CaseClose, CaseOpen
+
+
+def case_open(desk: Desk, p: CaseOpen, caller: Caller) -> object:
+    """Make a case (or resume one) and open it; nothing runs yet."""
+    room = desk.room
+    if room.case is not None:
+        raise Refused(f"case {room.case.id} is open; close it first (ionmd case close)", INTERLOCK)
+    name = p.template or "cervical"
+    template = room.templates.get(name)
+    if template is None:
+        raise Refused(f"template {name} is unknown; there are {', '.join(room.templates)}", INTERLOCK)
+    if p.montage:
+        used: dict[int, str] = {}
+        for label, column in p.montage.items():
+            if column in used:
+                raise Refused(f"montage: {label} and {used[column]} are both on input {column}", INTERLOCK)
+            used[column] = label
+    # 128 random bits: an id cannot be guessed or enumerated, and carries no patient identifier
+    case_id = p.case_id or secrets.token_hex(16)
+    person = desk.person(caller, p.by)
+    header = {
+        "case": case_id, "template": name, "person": person, "version": desk.version, "source": room.source,
+        "montage": p.montage or {}, "resumed": p.resume,
+    }
+    room.now = room.bus.sample = desk.store.open_case(case_id, header, p.resume)
+    info = room.open_case(case_id, template, person, p.montage)
+    for attendance in room.people.present():
+        room.bus.journal("attendance", {"attendance": attendance})
+    room.bus.emit("case", {"state": "open", "case": case_id, "template": name, "resumed": p.resume})
+    return {"case_id": info.id, "path": desk.store.path(case_id), "resumed": p.resume}
+
+
+def case_close(desk: Desk, p: CaseClose, caller: Caller) -> object:
+    """Disarm, stop, write the manifest."""
+    room = desk.room
+    info = room.need_case()
+    if any(s.running and s.stimulates for s in room.tests.values()) or room.stimulation.manual is not None:
+        room.stimulation.schedule.stop()
+        room.control.off()
+        room.deliveries.ledger.cancel()
+    room.stimulation.lease.release()
+    for state in room.tests.values():
+        room.stop_test(state)
+    still_open = [a.id for a in room.book.open()]
+    data = {"state": "closed", "case": info.id, "reason": p.reason, "open_alarms": still_open}
+    room.bus.emit("case", data, kind="close")
+    room.close_case()
+    desk.store.close_case("closed")
+    return {"id": info.id}
+
+
+def case_list(desk: Desk, p: object, caller: Caller) -> object:
+    return {"cases": desk.store.list_cases()}

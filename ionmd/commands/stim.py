@@ -1,0 +1,186 @@
+"""Stimulation by request: lease, arm, confirm, fire, reset; impedances."""
+
+from __future__ import annotations
+
+import time
+
+from ionmd.commands.base import Desk, Later
+from ionmd.drivers.base import ArmToken
+from ionmd.errors import INTERLOCK, LIMIT, IonmdError, Refused
+from ionmd.room.stimulation import MANUAL_SLOT, ManualArm
+from ionmd.service.backend import Caller
+from ionmd.service.schema import (
+    ImpedanceMeasure,
+    StimAcquire,
+    StimArm,
+    StimConfirm,
+    StimFire,
+    StimLease,
+    StimRelease,
+    StimReset,
+)
+from ionmd.stim.delivery import build
+from ionmd.stim.lease import Holder
+from ionmd.stim.limits import BY_NAME, check_sequence, needs_confirmation
+from ionmd.testdef import Stimulus
+from ionmd.timers import ARM_TTL_MS, LEASE_KEEPALIVE_MS
+from ionmd.units import ma_to_ua, ms_to_samples, v_to_mv
+
+
+def acquire(desk: Desk, p: StimAcquire, caller: Caller) -> object:
+    room = desk.room
+    person = desk.person(caller, p.by)
+    holder = Holder(caller.connection_id, caller.uid, person)
+    lease = room.stimulation.lease.acquire(holder, time.monotonic(), p.take)
+    room.bus.emit("stim", {"state": "lease", "holder": person, "taken": p.take})
+    return {"lease": lease, "keepalive_ms": LEASE_KEEPALIVE_MS}
+
+
+def keepalive(desk: Desk, p: StimLease, caller: Caller) -> object:
+    desk.room.stimulation.lease.keep_alive(p.lease, caller.connection_id, time.monotonic())
+    return {"lease": p.lease, "sample": desk.room.now}
+
+
+def release(desk: Desk, p: StimRelease, caller: Caller) -> object:
+    room = desk.room
+    room.stimulation.lease.present(p.lease, caller.uid)
+    room.stimulation.lost("the lease was released")
+    return {"id": p.lease}
+
+
+def arm(desk: Desk, p: StimArm, caller: Caller) -> object:
+    """Load, read back, arm; the token comes back when the device holds exactly this."""
+    room = desk.room
+    room.need_case()
+    room.need_streaming()
+    room.stimulation.lease.present(p.lease, caller.uid)
+    room.stimulation.need_device()
+    output = next((o for o in room.template.output if o.name == p.output), None) if room.template else None
+    if output is None:
+        names = ", ".join(o.name for o in room.template.output) if room.template else ""
+        raise Refused(f"output {p.output} is unknown ({names})", LIMIT)
+    volts = output.kind == "transcranial"
+    amplitude = p.amplitude_v if volts else p.amplitude_ma
+    if amplitude is None:
+        raise Refused(f"output {p.output} needs {'amplitude_v' if volts else 'amplitude_ma'}", LIMIT)
+    stimulus = Stimulus(
+        output.name, unit="V" if volts else "mA", amplitude=amplitude, width_us=p.width_us, polarity=p.polarity,
+        pulses=p.count, interval_ms=p.interval_ms or 0.0,
+    )
+    limits = BY_NAME[output.kind]
+    sequence = build(stimulus, output.jack, amplitude)
+    check_sequence(sequence, limits, room.stimulation.ceiling(output))
+    if p.rate_hz is not None and not (0.0 < p.rate_hz * p.count * 60.0 <= limits.pulses_per_min):
+        raise Refused(
+            f"rate {p.rate_hz:g}/s x {p.count} pulses came, {limits.pulses_per_min / 60:g} pulses/s at most are allowed",
+            LIMIT,
+        )
+    value = v_to_mv(amplitude) if volts else ma_to_ua(amplitude)
+    confirm = needs_confirmation(value, limits, room.deliveries.last_delivered(output.jack))
+    person, later, token = desk.person(caller, p.by), Later(), room.stimulation.new_token()
+    room.stimulation.manual = None
+
+    def on_device(_: ArmToken | None, error: IonmdError | None) -> None:
+        def finish() -> None:
+            if error is not None:
+                later.answer(None, error)
+                return
+            expires = room.now + ms_to_samples(ARM_TTL_MS, room.rate_hz)
+            room.stimulation.hold(
+                ManualArm(token, output, sequence, p.site, p.rate_hz, person, confirm, expires)
+            )
+            room.bus.emit("stim", {"state": "armed", "output": output.name, "site": p.site, "amplitude": amplitude,
+                                   "unit": stimulus.unit, "person": person})
+            echo = {
+                "output": output.name, "jack": output.jack, "unit": "mV" if volts else "uA",
+                "pulses": [[x.t_us, x.amplitude, x.width_us, x.biphasic] for x in sequence.pulses],
+            }
+            later.answer({
+                "token": token, "expires_sample": expires, "echo": echo, "confirm": bool(confirm),
+                "warnings": [confirm] if confirm else [],
+            })
+
+        desk.post(finish)
+
+    room.control.load_and_arm(MANUAL_SLOT, sequence, ARM_TTL_MS, on_device)
+    return later
+
+
+def confirm(desk: Desk, p: StimConfirm, caller: Caller) -> object:
+    """The same number again; anything else destroys the token."""
+    room = desk.room
+    armed = room.stimulation.find(p.token)
+    armed_value = abs(armed.sequence.pulses[0].amplitude)
+    value = v_to_mv(p.amplitude) if armed.sequence.volts else ma_to_ua(p.amplitude)
+    if value != armed_value:
+        room.stimulation.manual = None
+        room.control.off()
+        raise Refused(
+            f"{p.amplitude:g} was repeated, {armed_value / 1000:g} is armed: the token is destroyed, arm again", INTERLOCK
+        )
+    armed.confirm = ""
+    return {"id": p.token}
+
+
+def fire(desk: Desk, p: StimFire, caller: Caller) -> object:
+    room = desk.room
+    holder = room.stimulation.lease.holder
+    if holder is None or holder.uid != caller.uid:
+        raise Refused("the stimulation lease is not yours", INTERLOCK)
+    armed = room.stimulation.find(p.token)
+    if armed.confirm:
+        raise Refused(f"{armed.confirm}: repeat the amplitude with stim.confirm first", INTERLOCK)
+    if room.technical.cautery:
+        raise Refused("cautery is active: stimulation is paused, fire again when it ends", INTERLOCK)
+    at = room.stimulation.fire(armed, at_sample=p.at_sample)
+    return {"delivery": p.token, "at_sample": at}
+
+
+def reset(desk: Desk, p: StimReset, caller: Caller) -> object:
+    """Leave the latched safe state; the reason is recorded, and everything stays disarmed."""
+    room = desk.room
+    room.stimulation.lease.present(p.lease, caller.uid)
+    room.stimulation.need_device()
+    later = Later()
+
+    def on_device(error: IonmdError | None) -> None:
+        def finish() -> None:
+            if error is not None:
+                later.answer(None, error)
+                return
+            room.deliveries.latched = ""
+            room.stimulation.tripped = 0
+            room.technical.over_all("stimulus.stray", f"reset: {p.reason}")
+            room.technical.over_all("stimulus.tripped", f"reset: {p.reason}")
+            later.answer({"id": "reset"})
+
+        desk.post(finish)
+
+    room.control.reset(room.stimulation.tripped, on_device)
+    return later
+
+
+def impedance(desk: Desk, p: ImpedanceMeasure, caller: Caller) -> object:
+    """Low-current mode of the device; never while anything is armed.  Results arrive as `quality` events too."""
+    room = desk.room
+    room.need_streaming()
+    room.stimulation.need_device()
+    if any(s.running and s.stimulates for s in room.tests.values()) or room.stimulation.manual is not None:
+        raise Refused("stimulation is running or armed: stop it before measuring impedances", INTERLOCK)
+    by_label = {e.label: e.input for e in room.electrodes.values()}
+    unknown = [e for e in p.electrodes if e not in by_label]
+    if unknown:
+        raise Refused(f"electrodes {', '.join(unknown)} are not in the montage", LIMIT)
+    wanted = p.inputs or [by_label[e] for e in p.electrodes] or sorted(by_label.values()) or range(room.inputs)
+    inputs = tuple(i for i in wanted if i < room.inputs)
+    if not inputs or (p.inputs and len(inputs) < len(p.inputs)):
+        raise Refused(f"inputs {list(wanted)} came, 0 to {room.inputs - 1} were expected", LIMIT)
+    later = Later()
+    room.technical.await_impedances(inputs, later.answer)
+
+    def on_device(error: IonmdError | None) -> None:
+        if error is not None:
+            desk.post(lambda: later.answer(None, error))
+
+    room.control.impedance(inputs, on_device)
+    return later
