@@ -16,6 +16,8 @@ extensions = cythonize(
                   include_dirs=["ext/dsp"], extra_compile_args=DSP_FLAGS),
         Extension("ionmd.decode._decode", ["ext/decode/_decode.pyx", "ext/decode/ionm1.c", "ext/decode/crc32.c"],
                   include_dirs=["ext/decode", "ext/usb"], extra_compile_args=DSP_FLAGS),
+        Extension("ionmd.case._pack", ["ext/case/_pack.pyx", "ext/case/pack.c"],
+                  include_dirs=["ext/case"], extra_compile_args=C_FLAGS),
     ],
     build_dir="build/cython",
     compiler_directives={"language_level": "3"},
