@@ -1,0 +1,214 @@
+"""How noisy is a finished average, and how should sweeps or blocks of unequal noise be weighted?
+
+Pure.  In: a filtered average with its halves (odd and even sweeps) and parts (successive sub-averages), all filtered
+and baseline-corrected alike.  Out: NoiseEstimate: residual noise of the average in its own band, its autocovariance
+(neighbouring samples of filtered noise are not independent), Fmp, SNR and split-half reproducibility.
+Always: what is common to all parts is taken for response, what differs between them for noise.  The contrasts between
+parts and the contrast odd - even are orthogonal, so both are used and their degrees of freedom add.
+Formulas: docs/sources.md#residual-noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from ionmd.dsp.presence import effective_dof, snr_db
+
+F64 = npt.NDArray[np.float64]
+LAG_MS = 12.0  # the noise of a 30 Hz high-pass is uncorrelated beyond about 10 ms
+# A block quieter than this share of the median is not trusted: a disconnected, flat electrode has next to no variance.
+FLAT_SHARE = 1.0 / 3.0
+
+
+@dataclass(frozen=True)
+class NoiseEstimate:
+    """Noise of one derivation of one average.
+
+    residual_uv      rms of the noise left in the average
+    contrasts        independent noise waveforms it was estimated from (degrees of freedom per independent sample)
+    autocovariance   float64[lag], uV^2, of the noise left in the average; lag 0 = residual_uv ** 2
+    window           (start, stop) columns for which fmp, snr_db and reproducibility hold
+    halves           the two half-averages, when there are any
+    sweeps           accepted sweeps, 0 when unknown
+    known            False: nothing to estimate from; residual_uv is then 0 and says nothing
+    """
+
+    residual_uv: float
+    contrasts: float
+    autocovariance: F64
+    dt_ms: float
+    window: tuple[int, int]
+    fmp: float = 0.0
+    snr_db: float = -20.0
+    reproducibility: float | None = None
+    plus_minus_uv: float | None = None
+    halves: tuple[F64, F64] | None = None
+    sweeps: int = 0
+    known: bool = True
+    noise_samples: int = 0
+    _cache: dict[int, float] = field(default_factory=dict, repr=False, compare=False)
+
+    def dof(self, samples: int) -> float:
+        """Independent values in so many samples."""
+        if samples not in self._cache:
+            self._cache[samples] = effective_dof(self.autocovariance, samples)
+        return self._cache[samples]
+
+    @property
+    def noise_dof(self) -> float:
+        """Degrees of freedom of residual_uv ** 2."""
+        return max(1.0, self.contrasts * self.dof(self.noise_samples))
+
+    def variance_of_difference(self, lag_samples: float) -> float:
+        """Variance of n(t) - n(t + lag) of the noise in the average."""
+        r = self.autocovariance
+        i = min(abs(lag_samples), len(r) - 1.0)
+        k = min(int(i), len(r) - 2)
+        at = float(r[k]) + (i - k) * float(r[k + 1] - r[k]) if abs(lag_samples) < len(r) - 1 else 0.0
+        return max(0.0, 2.0 * (float(r[0]) - at))
+
+
+def _sum(values: F64) -> float:
+    return float(np.add.reduce(values))
+
+
+def power(values: F64) -> float:
+    """Mean of squares."""
+    return _sum(values * values) / max(1, len(values))
+
+
+def correlation(a: F64, b: F64) -> float:
+    """Correlation of two stretches; 0 when either is flat."""
+    a, b = a - _sum(a) / len(a), b - _sum(b) / len(b)
+    scale = math.sqrt(_sum(a * a) * _sum(b * b))
+    return _sum(a * b) / scale if scale > 0.0 else 0.0
+
+
+def estimate(
+    mean_uv: F64,
+    halves: Sequence[F64],
+    parts: Sequence[F64],
+    counts: Sequence[int],
+    window: tuple[int, int],
+    dt_ms: float,
+) -> NoiseEstimate:
+    """The noise of `mean_uv`, from whatever parts of it there are.
+
+    mean_uv   float64[sample]
+    halves    two half-averages of the same sweeps, or none
+    parts     successive sub-averages of the same sweeps, or none
+    counts    sweeps in each part
+    window    (start, stop) columns that hold the response; noise is taken from `start` to the end of the average
+    """
+    lo = min(max(0, window[0]), max(0, len(mean_uv) - 8))
+    lags = _lags(len(mean_uv) - lo, dt_ms)
+    total = np.zeros(lags)
+    contrasts = 0.0
+    used = [(p[lo:], c) for p, c in zip(parts, counts, strict=True) if c > 0]
+    sweeps = sum(c for _, c in used)
+    if len(used) >= 2:
+        middle = np.zeros(len(mean_uv) - lo)
+        for part, count in used:
+            middle += part * (count / sweeps)
+        for part, count in used:
+            total += _autocovariance(part - middle, lags) * (count / sweeps)
+        contrasts += len(used) - 1.0
+    pm = None
+    if len(halves) == 2:
+        half_difference = (halves[0][lo:] - halves[1][lo:]) * 0.5
+        pm = math.sqrt(power(half_difference))
+        total += _autocovariance(half_difference, lags)
+        contrasts += 1.0
+    both = (np.asarray(halves[0]), np.asarray(halves[1])) if len(halves) == 2 else None
+    if contrasts == 0.0:
+        return NoiseEstimate(0.0, 0.0, np.zeros(2), dt_ms, window, sweeps=sweeps, known=False)
+    return _finish(mean_uv, total / contrasts, contrasts, dt_ms, window, both, pm, sweeps, len(mean_uv) - lo)
+
+
+def estimate_from_stretches(
+    mean_uv: F64, stretches: Sequence[F64], window: tuple[int, int], dt_ms: float
+) -> NoiseEstimate:
+    """The noise of an average of which there are no parts: from stretches of it that hold no response.
+
+    The stretches went through the filter of the average.  Their mean counts as noise only where it is not an offset of
+    the whole stretch.
+    """
+    usable = [s for s in stretches if len(s) >= 8]
+    if not usable:
+        return NoiseEstimate(0.0, 0.0, np.zeros(2), dt_ms, window, known=False)
+    longest = max(len(s) for s in usable)
+    lags = _lags(longest, dt_ms)
+    total, weight = np.zeros(lags), 0
+    for s in usable:
+        part = _autocovariance(s - _sum(s) / len(s), min(lags, len(s) // 2))
+        total[: len(part)] += part * len(s)
+        weight += len(s)
+    return _finish(mean_uv, total / weight, weight / longest, dt_ms, window, None, None, 0, longest)
+
+
+def _finish(
+    mean_uv: F64, autocovariance: F64, contrasts: float, dt_ms: float, window: tuple[int, int],
+    halves: tuple[F64, F64] | None, plus_minus_uv: float | None, sweeps: int, noise_samples: int,
+) -> NoiseEstimate:  # fmt: skip
+    residual2 = float(autocovariance[0])
+    a, b = max(0, window[0]), min(len(mean_uv), window[1])
+    fmp = power(mean_uv[a:b]) / residual2 if residual2 > 0.0 and b > a else 0.0
+    reproducibility = correlation(halves[0][a:b], halves[1][a:b]) if halves is not None and b > a + 2 else None
+    return NoiseEstimate(
+        math.sqrt(max(0.0, residual2)), contrasts, autocovariance, dt_ms, window, fmp, snr_db(fmp), reproducibility,
+        plus_minus_uv, halves, sweeps, residual2 > 0.0, noise_samples,
+    )  # fmt: skip
+
+
+def _lags(samples: int, dt_ms: float) -> int:
+    return max(2, min(samples // 2, int(LAG_MS / dt_ms) + 1))
+
+
+def _autocovariance(x: F64, lags: int) -> F64:
+    out = np.empty(lags)
+    n = len(x)
+    for lag in range(lags):
+        out[lag] = _sum(x[: n - lag] * x[lag:]) / (n - lag)
+    return out
+
+
+# ---------------------------------------------------------------- weights
+
+
+def sweep_weight(noise_power: float, typical_power: float) -> float:
+    """Weight of one sweep or block in an average, from its own noise power and the typical (median) one.
+
+    1 for everything up to TOLERATED times the typical power: the power of a single sweep is itself uncertain, and
+    following it in even noise would cost more than it gains.  Beyond, in inverse proportion.  A quiet sweep never gets
+    more than 1 and a flat one (below FLAT_SHARE squared of typical: the electrode is dead) nothing.
+    """
+    if not (math.isfinite(noise_power) and typical_power > 0.0) or noise_power < typical_power * FLAT_SHARE**2 * 1e-2:
+        return 0.0
+    limit = TOLERATED * typical_power
+    return 1.0 if noise_power <= limit else typical_power / noise_power
+
+
+TOLERATED = 1.5
+
+
+def block_weights(noise_power: Sequence[float]) -> list[float]:
+    """Weights of blocks from the noise power of each (power of block minus mean of all); largest weight 1.
+
+    Inverse variance, but no block counts for more than 1 / FLAT_SHARE times the median block, and a dead flat one for
+    nothing at all.
+    """
+    finite = sorted(p for p in noise_power if math.isfinite(p) and p > 0.0)
+    if not finite:
+        return [1.0 if math.isfinite(p) else 0.0 for p in noise_power]
+    typical = finite[len(finite) // 2]
+    floor = typical * FLAT_SHARE
+    raw = [
+        typical / max(p, floor) if math.isfinite(p) and p > typical * FLAT_SHARE * 1e-2 else 0.0 for p in noise_power
+    ]
+    top = max(raw)
+    return [w / top for w in raw] if top > 0.0 else [1.0] * len(raw)

@@ -1,0 +1,101 @@
+"""Is there a response at all?  One F test that knows how coloured the noise is.
+
+Pure.  In: the power of an average inside a window, the residual noise of that average and how many independent values
+each of the two rests on.  Out: a probability-like score, monotone in the evidence, and the SNR.  Neighbouring samples
+of filtered noise are not independent, so the degrees of freedom come from the noise's own autocovariance
+(Elberling and Don's Fmp with Satterthwaite's degrees of freedom; docs/sources.md#presence).
+Scalars only, through `math`: the same bytes on the same architecture.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+F64 = npt.NDArray[np.float64]
+
+
+def effective_dof(autocovariance: F64, samples: int) -> float:
+    """Independent values in `samples` successive samples, for the mean of squares; 1 at least, `samples` at most."""
+    r0 = float(autocovariance[0])
+    if samples < 2 or not r0 > 0.0:
+        return 1.0
+    lags = min(len(autocovariance), samples)
+    total = float(samples)
+    for lag in range(1, lags):
+        rho = float(autocovariance[lag]) / r0
+        total += 2.0 * (samples - lag) * rho * rho
+    return max(1.0, samples * samples / total)
+
+
+def f_cdf(f: float, dof1: float, dof2: float) -> float:
+    """P(F <= f).  Real-valued degrees of freedom; dof2 may be inf-like large."""
+    if not f > 0.0:
+        return 0.0
+    x = dof1 * f / (dof1 * f + dof2)
+    return incomplete_beta(dof1 / 2.0, dof2 / 2.0, x)
+
+
+def f_tail(f: float, dof1: float, dof2: float) -> float:
+    """P(F > f), accurate when tiny."""
+    if not f > 0.0:
+        return 1.0
+    return incomplete_beta(dof2 / 2.0, dof1 / 2.0, dof2 / (dof1 * f + dof2))
+
+
+def incomplete_beta(a: float, b: float, x: float) -> float:
+    """Regularised I_x(a, b) by Lentz's continued fraction; relative error about 1e-12."""
+    if x <= 0.0:
+        return 0.0
+    if x >= 1.0:
+        return 1.0
+    front = math.exp(
+        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+    )  # fmt: skip
+    if x < (a + 1.0) / (a + b + 2.0):
+        return front * _fraction(a, b, x) / a
+    return 1.0 - front * _fraction(b, a, 1.0 - x) / b
+
+
+def _fraction(a: float, b: float, x: float) -> float:
+    tiny = 1e-300
+    c, d = 1.0, 1.0 - (a + b) * x / (a + 1.0)
+    d = 1.0 / (d if abs(d) > tiny else tiny)
+    h = d
+    for m in range(1, 400):
+        for numerator in (
+            m * (b - m) * x / ((a + 2 * m - 1.0) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1.0)),
+        ):
+            d = 1.0 + numerator * d
+            c = 1.0 + numerator / c
+            d = 1.0 / (d if abs(d) > tiny else tiny)
+            c = c if abs(c) > tiny else tiny
+            h *= d * c
+        if abs(d * c - 1.0) < 1e-14:
+            break
+    return h
+
+
+def normal_tail(z: float) -> float:
+    """P(N(0,1) > z)."""
+    return 0.5 * math.erfc(z / math.sqrt(2.0))
+
+
+def t_quantile(p: float, dof: float) -> float:
+    """The p-quantile of Student's t, p in (0.5, 1), by bisection on its exact tail."""
+    if dof > 1e6:
+        dof = 1e6
+    lo, hi = 0.0, 1000.0
+    for _ in range(80):
+        mid = 0.5 * (lo + hi)
+        tail = 0.5 * incomplete_beta(dof / 2.0, 0.5, dof / (dof + mid * mid))
+        lo, hi = (mid, hi) if tail > 1.0 - p else (lo, mid)
+    return 0.5 * (lo + hi)
+
+
+def snr_db(fmp: float) -> float:
+    """10 log10(Fmp - 1), not below -20 dB."""
+    return 10.0 * math.log10(max(fmp - 1.0, 0.01))

@@ -1,0 +1,146 @@
+"""Peaks of an average, and which of them is which wave.
+
+Pure.  In: one finished average and rules (label, polarity, window, order, distance to the wave before).  Out: for each
+rule the peak that it names, or none.  Always: a peak is a local extremum inside its window that has a valley on both
+sides; a slope that merely leaves the window is not a peak.  Position is refined by a parabola through three samples.
+Waves with an order are chosen together, so that the whole chain fits best and never runs backwards in time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+F64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Peak:
+    """index  sample of the extremum; position  its sub-sample place, in samples; value_uv  signed, as in the curve;
+    prominence_uv  height over the higher of its two valleys; curvature  of the signed curve, uV per sample^2, >= 0."""
+
+    index: int
+    position: float
+    value_uv: float
+    prominence_uv: float
+    curvature: float
+
+
+@dataclass(frozen=True)
+class WaveRule:
+    """A marker rule in samples.  `start`..`stop` inclusive; gap: allowed distance from the wave before it."""
+
+    label: str
+    sign: int  # 1: upward in the data, -1: downward
+    start: float
+    stop: float
+    order: int = 0
+    gap: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """`rivals`: other peaks of the window that the chain could have taken, the strongest first."""
+
+    rule: WaveRule
+    peak: Peak | None
+    rivals: tuple[Peak, ...] = ()
+
+
+def peaks(curve_uv: F64, sign: int, start: float, stop: float, bounds: tuple[int, int]) -> list[Peak]:
+    """Local extrema of `sign` between `start` and `stop` (samples, inclusive), in time order.
+
+    bounds  (first, last + 1) columns that may be looked at for valleys: outside them lies artefact or filter edge
+    A plateau counts once, at its middle.
+    """
+    y = curve_uv if sign > 0 else -curve_uv
+    lo, hi = bounds
+    first = max(lo + 1, int(np.ceil(start)))
+    last = min(hi - 2, int(np.floor(stop)))
+    if last < first:
+        return []
+    # A step up before and a step down after, with any flat stretch between them.
+    step = np.sign(np.diff(y[lo:hi]))
+    found = []
+    moving = np.flatnonzero(step)
+    for a, b in zip(moving[:-1], moving[1:], strict=True):
+        if step[a] > 0 > step[b]:
+            index = lo + (int(a) + 1 + int(b)) // 2
+            if first <= index <= last:
+                found.append(_describe(y, index, (lo, hi), sign))
+    return found
+
+
+def _describe(y: F64, index: int, bounds: tuple[int, int], sign: int) -> Peak:
+    left, mid, right = float(y[index - 1]), float(y[index]), float(y[index + 1])
+    bend = left - 2.0 * mid + right
+    shift = 0.5 * (left - right) / bend if bend < 0.0 else 0.0
+    value = mid - 0.25 * (left - right) * shift
+    return Peak(index, index + shift, sign * value, _prominence(y, index, bounds), max(0.0, -bend))
+
+
+def _prominence(y: F64, index: int, bounds: tuple[int, int]) -> float:
+    lo, hi = bounds
+    top = float(y[index])
+    before, after = y[lo:index], y[index + 1 : hi]
+    higher = np.flatnonzero(before > top)
+    left = before[int(higher[-1]) :] if len(higher) else before
+    higher = np.flatnonzero(after > top)
+    right = after[: int(higher[0]) + 1] if len(higher) else after
+    if not len(left) or not len(right):
+        return 0.0
+    return top - max(float(left.min()), float(right.min()))
+
+
+def label(curve_uv: F64, rules: Sequence[WaveRule], bounds: tuple[int, int], least_uv: float = 0.0) -> list[Found]:
+    """Peaks for `rules`, in the order of `rules`.
+
+    Rules with an order are one chain: the choice with the largest sum of prominences among all that rise in time and
+    keep their distances.  A wave with no peak that fits stays empty and the chain goes on without it.
+    least_uv  peaks of less prominence are not considered (numerical dust, or a share of the noise)
+    """
+    candidates = [
+        [p for p in peaks(curve_uv, r.sign, r.start, r.stop, bounds) if p.prominence_uv > least_uv] for r in rules
+    ]
+    chosen: list[Peak | None] = [None] * len(rules)
+    chain = sorted((i for i, r in enumerate(rules) if r.order > 0), key=lambda i: rules[i].order)
+    for i, peak in zip(chain, _best_chain([rules[i] for i in chain], [candidates[i] for i in chain]), strict=True):
+        chosen[i] = peak
+    for i, r in enumerate(rules):
+        if r.order <= 0 and candidates[i]:
+            chosen[i] = max(candidates[i], key=_strength)
+    found = []
+    for i, r in enumerate(rules):
+        rivals = sorted((p for p in candidates[i] if p is not chosen[i]), key=_strength, reverse=True)
+        found.append(Found(r, chosen[i], tuple(rivals)))
+    return found
+
+
+def _strength(p: Peak) -> float:
+    return p.prominence_uv
+
+
+def _best_chain(rules: list[WaveRule], candidates: list[list[Peak]]) -> list[Peak | None]:
+    """Dynamic programme over the chain; state: the last wave that was taken (rule, peak)."""
+    best: dict[tuple[int, int], tuple[float, tuple[int, int] | None]] = {}
+    for i, rule in enumerate(rules):
+        for k, peak in enumerate(candidates[i]):
+            top: tuple[float, tuple[int, int] | None] = (peak.prominence_uv, None)
+            for (j, m), (score, _) in best.items():
+                if j >= i:
+                    continue
+                distance = peak.position - candidates[j][m].position
+                gap = rule.gap if j == i - 1 else None
+                fits = distance > 0.0 if gap is None else gap[0] <= distance <= gap[1]
+                if fits and score + peak.prominence_uv > top[0]:
+                    top = (score + peak.prominence_uv, (j, m))
+            best[i, k] = top
+    out: list[Peak | None] = [None] * len(rules)
+    at = max(best, key=lambda key: best[key][0], default=None)
+    while at is not None:
+        out[at[0]] = candidates[at[0]][at[1]]
+        at = best[at][1]
+    return out
