@@ -50,7 +50,7 @@ class _Speed(click.ParamType):
 @click.option("--listen", "addresses", multiple=True, help="unix:PATH or tcp:PORT (loopback); may be repeated.")
 @click.option("--control", help="unix:PATH of the control socket: faults and state, one JSON object a line.")
 @click.option("--speed", type=_Speed(), default="1", show_default=True, help="Device time against wall time.")
-@click.option("--shim-root", type=click.Path(file_okay=False, path_type=Path), help="Write the tree for usbfs_shim here.")
+@click.option("--shim-root", type=click.Path(file_okay=False, path_type=Path), help="Tree for usbfs_shim.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Instead of the scenario's.")
 @click.option("--serial", help="Serial number, SIM-...; instead of the scenario's.")
 @click.option("--inputs", type=click.IntRange(1, 64), help="Inputs at power-up; instead of the scenario's.")
@@ -82,7 +82,7 @@ def main(addresses: tuple[str, ...], control: str | None, shim_root: Path | None
     if with_parent:
         server.watch(0, lambda: None if os.read(0, 4096) else server.stop())
     names = [f"unix:{n}" if isinstance(n, str) else f"tcp:{n[0]}:{n[1]}" for n in (s.getsockname() for s in sockets)]
-    ready = {"ready": True, "listen": names, "control": control, "busid": "1-1", "serial": device.serial,
+    ready = {"ready": True, "listen": names, "control": control, "busid": "1-1", "serial": device.firmware.serial,
              "speed": unit["speed"], "scenario": unit["scenario"], "pid": os.getpid()}  # fmt: skip
     click.echo(json.dumps(ready))
     gc.collect()

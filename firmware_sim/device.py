@@ -11,9 +11,10 @@ does not stream.  While a fault keeps all data back, time is wall time at either
 
 from __future__ import annotations
 
+import json
 import struct
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -24,8 +25,9 @@ from ionmd.timers import WINDOW_MS
 
 STALL = -32
 SIM_FAULT = 0x7E
-_GET_IDENTITY = 0x01
+_GET_IDENTITY, _SET_CONFIG = 0x01, 0x11
 _MAX_REPLUG_S = 0.25  # at "max" the host needs wall time to see an unplug; the counter still jumps by all of it
+_FOREVER = 1 << 62
 _BATCHES_A_CALL = 4  # then the bus gets its turn
 
 Speed = float | Literal["max"]
@@ -45,24 +47,24 @@ class SimDevice:
     """One unit.  Not thread-safe: one thread owns it."""
 
     def __init__(self, firmware: Any, patient: Any, speed: Speed = 1.0, clock_ppm: float = 0.0, *, seed: int = 0,
-                 serial: str = "SIM-0001", batch_ms: float | None = None) -> None:  # fmt: skip
+                 batch_ms: float | None = None) -> None:  # fmt: skip
         if speed != MAX and not (isinstance(speed, int | float) and 0.01 <= speed <= 1000):
             raise ValueError(f"speed {speed!r}: expected a number 0.01..1000, or 'max'")
         self.firmware = firmware
         self.patient = patient
-        self.serial = serial
         self.unthrottled = speed == MAX
         self.batch_ms = batch_ms if batch_ms is not None else (10.0 if self.unthrottled else 5.0)
         self.plugged = True
         self.last_gasp = b""  # what of a block was on the cable when it was pulled
         self.stalls_left = 0
+        self.babbles_left = 0
         self.open_errno = 0
         self._blocks = faults.BlockFaults(seed)
         self._requests = faults.RequestFaults()
         self._scheduled: list[faults.Fault] = []
         self._identity: dict[str, int] = {}
         self._ready: deque[bytes] = deque()
-        self._wedged = False
+        self._wedged_until = 0
         self._hold_until = 0  # no data leaves before this sample
         self._frozen_until_s = 0.0
         self._open_denied_until_s = 0.0
@@ -80,23 +82,25 @@ class SimDevice:
     # ------------------------------------------------------------------ EP0
 
     def control(self, setup: bytes, data: bytes = b"") -> tuple[int, bytes]:
-        """One vendor request, faults of EP0 aside: (0 or negative errno, reply)."""
-        if setup[1] == SIM_FAULT:
-            return self._sim_fault(setup, data)
+        """One control transfer, faults of EP0 aside: (0 or negative errno, reply)."""
+        if setup[0] == 0x40 and setup[1] == SIM_FAULT:
+            return self._sim_fault(data)
         was_streaming = self.firmware.streaming
         status, reply = self.firmware.control(setup, data)
-        if self.firmware.streaming != was_streaming or setup[1] == 0x11:
+        if setup[1] == _SET_CONFIG:
             self._reconfigure()
-        if setup[1] == 0x10 and status == 0:
+        if self.firmware.streaming and not was_streaming:
             self._stream_start = self.firmware.sample
+        if self.firmware.streaming != was_streaming:
             self._ready.clear()
-        if setup[1] == _GET_IDENTITY and self._identity and status == 0:
+        if self._identity and setup[0] == 0xC0 and setup[1] == _GET_IDENTITY:
             reply = self._false_identity(reply)
         return status, reply
 
     def request(self, setup: bytes, data: bytes = b"") -> Reply:
-        """One vendor request as the bus sees it, with the faults of EP0."""
-        fault = self._requests.strike(setup[1]) if setup[1] != SIM_FAULT else None
+        """One control transfer as the bus sees it, with the faults of EP0; they strike vendor requests only."""
+        vendor = setup[0] & 0x60 == 0x40 and setup[1] != SIM_FAULT
+        fault = self._requests.strike(setup[1]) if vendor else None
         if fault is None:
             return Reply(*self.control(setup, data))
         if fault.kind == "stall_ep0":
@@ -106,22 +110,17 @@ class SimDevice:
         status, reply = self.control(setup, data)
         return Reply(status, reply, fault["ms"] / 1000 if fault.kind == "slow_ep0" else 0.0, fault.kind == "lose_reply")
 
-    def set_alternate(self, alternate: int) -> None:
-        """SET_INTERFACE(0, alternate)."""
-        self._ready.clear()
-        self.firmware.set_alternate(alternate)
-
     def bus_reset(self) -> None:
-        """Bus reset, SET_CONFIGURATION or SET_INTERFACE: stream off, FIFO empty, stimulator SAFE; a wedge ends."""
-        self._wedged = False
+        """Bus reset: unconfigured, stream off, FIFO empty, stimulator SAFE; a wedge ends."""
+        self._wedged_until = 0
         self._ready.clear()
-        self.firmware.disconnect()
+        self.firmware.bus_reset()
 
     # ------------------------------------------------------------------ data
 
     def take(self) -> bytes | None:
         """The next block to send; None: NAK."""
-        if self._wedged or not self.plugged or self.firmware.sample < self._hold_until:
+        if not self.plugged or self._holding():
             return None
         if self._ready:
             return self._ready.popleft()
@@ -202,7 +201,7 @@ class SimDevice:
         return next_batch(offset, self._configured[2], self._batch_n)
 
     def _holding(self) -> bool:
-        return self._wedged or self.firmware.sample < self._hold_until
+        return self.firmware.sample < max(self._hold_until, self._wedged_until)
 
     def _set_pace(self) -> None:
         paced = not self.unthrottled or self._holding()
@@ -212,9 +211,9 @@ class SimDevice:
 
     def _may_advance(self) -> bool:
         fw = self.firmware
-        if not fw.streaming:
-            return False
         n = self._next()
+        if not fw.streaming:
+            return fw.impedance_input is not None and fw.has_room(n)
         done = max(self._stream_start, fw.heartbeat_processed)
         return fw.sample + n <= done + self._window_n and fw.has_room(n)
 
@@ -230,10 +229,11 @@ class SimDevice:
             return
         if now[:2] != self._configured[:2]:
             self._origin = self._origin * now[1] // self._configured[1] if self._configured[1] else 0
-            self.patient.configure(config.inputs, config.rate_hz, self.firmware.lsb_uv)
+            self.patient.configure(config.inputs, config.rate_hz, self.firmware.lsb_pv[0] * 1e-6)
         self._configured = now
         self._batch_n = batch_samples(config.rate_hz, config.block_samples, self.batch_ms)
         self._window_n = max(WINDOW_MS * config.rate_hz // 1000, 2 * config.block_samples)
+        self._loads: dict[int, tuple[float, float]] = {}
         self._counts = np.zeros((self._batch_n, config.inputs), np.int32)
 
     def _batch(self, n: int) -> None:
@@ -243,31 +243,64 @@ class SimDevice:
         for sample, line, level in patient.aux(at, n):
             fw.set_aux(line, level, sample - self._origin)
         for output in range(fw.outputs):
-            fw.set_load(output, patient.load(output, at))
-        pulses = fw.stim_ticks(n)
+            load = patient.load(output, at)
+            if load != self._loads.get(output):
+                self._loads[output] = load
+                fw.set_load(output, load[0], load[1] - 1.0)
+        if fw.impedance_input is not None:
+            for number in range(fw.inputs_max):
+                fw.set_impedance(number, patient.impedance(number, at))
         if fw.streaming:
+            pulses = fw.stim_ticks(n)
+            if self._origin and pulses:
+                pulses = [replace(p, sample=p.sample + self._origin) for p in pulses]
             counts = self._counts[:n]
             patient.render(at, n, pulses, counts)
             fw.acquire(counts)
         else:
             fw.skip(n)
-        for fault in patient.device_faults(at, n):
-            self._arm(fault)
+        for scripted in patient.device_faults(at, n):
+            self._arm(self._from_scenario(scripted))
         if self._scheduled:
             self._strike_scheduled(first + n)
 
     # ------------------------------------------------------------------ faults
 
     def inject(self, kind: str, at: int | None = None, **params: object) -> None:
-        """Make something go wrong, now or at device sample `at`.  Raises faults.FaultError."""
-        self._arm(faults.make(kind, at, **params))
+        """Make something go wrong, now or at device sample `at`; what is no fault of the unit around the firmware is
+        one of Firmware.inject.  Raises ValueError (faults.FaultError)."""
+        inner = [name for name in self.firmware.faults() if name not in faults.KINDS]
+        if kind in inner:
+            try:
+                self.firmware.inject(kind, at, **params)
+            except TypeError as e:
+                raise faults.FaultError(f"fault {kind}: {e}") from None
+        else:
+            self._arm(faults.make(kind, at, also=inner, **params))
 
-    def _sim_fault(self, setup: bytes, data: bytes) -> tuple[int, bytes]:
-        import json
+    def _from_scenario(self, scripted: Any) -> faults.Fault:
+        """A fault of a scenario file (count and duration in samples) as one of ours."""
+        at = scripted.sample - self._origin
+        ms = scripted.duration_samples * 1000 / self._configured[1]
+        match scripted.kind:
+            case "drop" | "duplicate" | "corrupt" | "stall" | "babble" as kind:
+                return faults.make(kind, at, n=scripted.count)
+            case "freeze" | "overflow" | "silent" as kind:
+                return faults.make(kind, at, ms=ms or 1000.0)
+            case "reboot":
+                return faults.make("reboot", at, ms=ms or 300.0)
+            case "wedge":
+                return faults.make("wedge", at, ms=ms or None)
+            case "unplug":
+                later = self.patient.device_faults(scripted.sample, _FOREVER) if not ms else []
+                back = [f.sample for f in later if f.kind == "replug"]
+                ms = (back[0] - scripted.sample) * 1000 / self._configured[1] if back else ms
+                return faults.make("unplug", at, replug_ms=ms or None)
+        return faults.make(scripted.kind, at)
 
+    def _sim_fault(self, data: bytes) -> tuple[int, bytes]:
         try:
-            given = json.loads(data)
-            self.inject(**given)
+            self.inject(**json.loads(data))
         except (ValueError, TypeError):  # FaultError and JSON's own are ValueErrors
             return STALL, b""
         return 0, b""
@@ -291,8 +324,12 @@ class SimDevice:
             self._requests.add(fault)
         elif kind == "stall":
             self.stalls_left += fault["n"]
+        elif kind == "babble":
+            self.babbles_left += fault["n"]
         elif kind == "wedge":
-            self._wedged = True
+            ms = fault["ms"]
+            self._wedged_until = _FOREVER if ms is None else self.firmware.sample + self._samples(ms)
+            self._set_pace()
         elif kind in ("silent", "overflow"):
             self._hold_until = self.firmware.sample + self._samples(fault["ms"])
             self._set_pace()
@@ -313,8 +350,6 @@ class SimDevice:
         elif kind == "clock":
             self._clock.anchor(self._now_s, self.firmware.sample)
             self._clock.ppm = fault["ppm"]
-        elif kind == "firmware":
-            self.firmware.inject(fault["what"], fault["value"])
         elif kind == "clear":
             self._clear()
 
@@ -323,8 +358,7 @@ class SimDevice:
         self._requests.clear()
         self._scheduled.clear()
         self._identity.clear()
-        self._wedged = False
-        self._hold_until = self.stalls_left = self.open_errno = 0
+        self._hold_until = self._wedged_until = self.stalls_left = self.babbles_left = self.open_errno = 0
         self._frozen_until_s = self._open_denied_until_s = 0.0
         self._unplug = None
 
@@ -348,7 +382,7 @@ class SimDevice:
         self.last_gasp = block[: fault["after_bytes"]] if block else b""
         self.plugged = False
         self._ready.clear()
-        self._wedged, self._hold_until = False, 0
+        self._wedged_until = self._hold_until = 0
         self._unplugged_at = self.firmware.sample
         self.firmware.disconnect()
         if fault["replug_ms"] is not None:
@@ -367,7 +401,8 @@ class SimDevice:
             self._origin += fw.sample
             fw.reboot()
         if fault["serial"]:
-            self.serial = fault["serial"]
+            fw.serial = fault["serial"]
+            fw.descriptors = replace(fw.descriptors, serial=fault["serial"])
         self._stream_start = fw.sample
         self._clock.anchor(self._now_s, fw.sample)
         self._reconfigure()
@@ -384,5 +419,5 @@ class SimDevice:
     def state(self) -> dict[str, object]:
         """Where the device is, for the control socket and for tests."""
         fw = self.firmware
-        return {"serial": self.serial, "plugged": self.plugged, "streaming": bool(fw.streaming), "sample": fw.sample,
+        return {"serial": fw.serial, "plugged": self.plugged, "streaming": fw.streaming, "sample": fw.sample,
                 "processed": fw.heartbeat_processed, "slipped_s": round(self._clock.slipped_s, 3)}  # fmt: skip

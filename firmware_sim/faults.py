@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,7 +54,8 @@ KINDS: dict[str, dict[str, _Param]] = {
     "reorder": {"window": _whole(2, 2, 8)},
     # the bulk endpoint
     "stall": {"n": _COUNT},
-    "wedge": {},
+    "babble": {"n": _COUNT},
+    "wedge": {"ms": _number(None, 0.0, 86_400_000.0)},
     "silent": {"ms": _MS},
     "overflow": {"ms": _MS},
     # EP0
@@ -73,7 +74,6 @@ KINDS: dict[str, dict[str, _Param]] = {
     # the device's mind
     "freeze": {"ms": _MS},
     "clock": {"ppm": _number(0.0, -100_000.0, 100_000.0)},
-    "firmware": {"what": _TEXT, "value": _whole(0, -(1 << 31), (1 << 32) - 1)},
     "clear": {},
 }  # fmt: skip
 
@@ -91,10 +91,10 @@ class Fault:
         return self.params[name]
 
 
-def make(kind: object, at: object = None, **given: object) -> Fault:
-    """A checked Fault with every parameter present."""
+def make(kind: object, at: object = None, *, also: Iterable[str] = (), **given: object) -> Fault:
+    """A checked Fault with every parameter present; `also` are further names to mention in the error."""
     if not isinstance(kind, str) or kind not in KINDS:
-        raise FaultError(f"fault {kind!r} is unknown: expected one of {', '.join(KINDS)}")
+        raise FaultError(f"fault {kind!r} is unknown: expected one of {', '.join((*KINDS, *also))}")
     if not (at is None or (type(at) is int and 0 <= at < 1 << 64)):
         raise FaultError(f"fault {kind}: `at` is {at!r}: expected a device sample, or nothing for at once")
     known = KINDS[kind]

@@ -12,9 +12,8 @@ import shutil
 import struct
 from pathlib import Path
 
-from firmware_sim.usbip import descriptors
+from firmware_sim.descriptors import Descriptors
 
-_SPEED_MBPS = {descriptors.HIGH: 480, descriptors.FULL: 12}
 _HUB_DEVICE = struct.pack("<BBHBBBBHHHBBBB", 18, 1, 0x0200, 9, 0, 1, 64, 0x1D6B, 0x0002, 0x0601, 0, 0, 0, 1)
 _HUB_CONFIGURATION = bytes.fromhex("09021900010100e000" "090400000109000000" "0705810304000c")
 
@@ -33,14 +32,14 @@ class Tree:
         self._write(f"usb{bus}", 1, 480, _HUB_DEVICE + _HUB_CONFIGURATION, {"product": "root hub"})
         self._node(1).write_text("!13\n")
 
-    def plug(self, busid: str, address: int, presence: descriptors.Presence) -> None:
+    def plug(self, busid: str, address: int, says: Descriptors) -> None:
         """Show `busid` at `address`; replaces an earlier appearance."""
         self.unplug(busid)
         self._node(address).write_text(busid + "\n")
         self._addresses[busid] = address
-        raw = descriptors.device(presence) + descriptors.configuration(presence)
-        texts = {"serial": presence.serial, "manufacturer": presence.manufacturer, "product": presence.product}
-        self._write(busid, address, _SPEED_MBPS[presence.speed], raw, texts)
+        raw = says.device() + says.configuration()
+        texts = {"serial": says.serial, "manufacturer": says.manufacturer, "product": says.product}
+        self._write(busid, address, 480 if says.high_speed else 12, raw, texts)
 
     def unplug(self, busid: str) -> None:
         """Hide `busid`; nothing happens when it is not there."""

@@ -10,10 +10,10 @@ import itertools
 import socket
 import time
 
+from firmware_sim.descriptors import PRODUCT_ID, VENDOR_ID
 from firmware_sim.device import SimDevice
 from firmware_sim.shim.tree import Tree
 from firmware_sim.usbip import protocol as p
-from firmware_sim.usbip.descriptors import PRODUCT_ID, VENDOR_ID, Presence
 from firmware_sim.usbip.function import UsbFunction
 from firmware_sim.usbip.session import Session
 
@@ -25,14 +25,12 @@ class Port:
 
     _addresses = itertools.cycle(range(2, 128))  # a new one with each plug, as a host hands them out
 
-    def __init__(
-        self, busid: str, device: SimDevice, tree: Tree | None = None, presence: Presence | None = None
-    ) -> None:
+    def __init__(self, busid: str, device: SimDevice, tree: Tree | None = None) -> None:
         if not busid or len(busid) >= p.BUSID_BYTES:
             raise ValueError(f"bus id {busid!r}: expected up to 31 characters such as 1-1")
         self.busid = busid
         self.device = device
-        self.function = UsbFunction(device, presence)
+        self.function = UsbFunction(device)
         self.tree = tree
         self.session: Session | None = None
         self.address = 0
@@ -46,18 +44,19 @@ class Port:
         self.address = next(self._addresses)
         self._open_errno = 0
         if self.tree:
-            self.tree.plug(self.busid, self.address, self.function.presence)
+            self.tree.plug(self.busid, self.address, self.device.firmware.descriptors)
 
     def record(self) -> bytes:
         """The device as OP_REP_DEVLIST and OP_REP_IMPORT describe it."""
-        shape, path = self.function.presence, f"/sys/devices/sim/usb{_BUS}/{self.busid}"
+        unit, path = self.device.firmware, f"/sys/devices/sim/usb{_BUS}/{self.busid}"
+        says = unit.descriptors
         return p.RECORD.pack(
-            path.encode(), self.busid.encode(), _BUS, self.address, shape.speed, VENDOR_ID, PRODUCT_ID,
-            shape.firmware_bcd, 0, 0, 0, self.function.configuration, 1, shape.interfaces,
+            path.encode(), self.busid.encode(), _BUS, self.address, p.HIGH if says.high_speed else p.FULL, VENDOR_ID,
+            PRODUCT_ID, says.firmware_bcd, 0, 0, 0, unit.configuration, 1, says.interfaces,
         )  # fmt: skip
 
     def interfaces(self) -> bytes:
-        return b"\xff\x00\x00\x00" * self.function.presence.interfaces
+        return b"\xff\x00\x00\x00" * self.device.firmware.descriptors.interfaces
 
     def attach(self, sock: socket.socket) -> Session:
         """A host has imported the device: it enumerates it from the default state."""

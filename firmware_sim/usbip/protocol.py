@@ -10,6 +10,7 @@ import struct
 VERSION = 0x0111
 OP_REQ_DEVLIST, OP_REP_DEVLIST, OP_REQ_IMPORT, OP_REP_IMPORT = 0x8005, 0x0005, 0x8003, 0x0003
 CMD_SUBMIT, CMD_UNLINK, RET_SUBMIT, RET_UNLINK = 1, 2, 3, 4
+FULL, HIGH = 2, 3  # speeds, as enum usb_device_speed
 ST_OK, ST_NA, ST_BUSY, ST_GONE = 0, 1, 2, 4
 
 OP = struct.Struct(">HHI")  # version, code, status
