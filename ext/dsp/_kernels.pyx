@@ -23,9 +23,9 @@ cdef extern from "kernels.h" nogil:
     void sweep_extremes(const float *x, size_t rows, size_t stride, float *lo, float *hi)
     void sweep_add(const float *x, size_t rows, size_t stride, const uint8_t *accept, int64_t *count, double *sum,
                    double *squares)
-    void emg_features(const float *x, size_t rows, size_t stride, const float *threshold, int32_t quiet,
-                      float *previous, int32_t *gap, double *squares, double *length, float *peak, int32_t *over,
-                      int32_t *bursts)
+    void emg_features(const float *x, size_t rows, size_t stride, const float *threshold, int32_t quiet, size_t phase,
+                      float *partial, float *previous, int32_t *gap, double *squares, double *length, float *peak,
+                      int32_t *over, int32_t *bursts)
 
 
 cdef extern from "lanes.h" nogil:
@@ -250,8 +250,10 @@ def extremes(x, Py_ssize_t stride, Py_ssize_t lo_row, Py_ssize_t hi_row, lo, hi)
 cdef class Emg:
     """emg.c over its accumulators."""
 
-    cdef Slot threshold_, previous_, gap_, squares_, length_, peak_, over_, bursts_, x_
+    cdef Slot threshold_, partial_, previous_, gap_, squares_, length_, peak_, over_, bursts_, x_
     cdef Py_ssize_t stride
+    cdef readonly Py_ssize_t n   # rows in this window
+    cdef float *partial
     cdef int32_t quiet
     cdef float *threshold
     cdef float *previous
@@ -262,10 +264,13 @@ cdef class Emg:
     cdef int32_t *over
     cdef int32_t *bursts
 
-    def __init__(self, Py_ssize_t stride, int32_t quiet, threshold, previous, gap, squares, length, peak, over, bursts):
+    def __init__(self, Py_ssize_t stride, int32_t quiet, threshold, partial, previous, gap, squares, length, peak,
+                 over, bursts):
         check_stride(stride)
-        self.stride, self.quiet = stride, quiet
+        self.stride, self.quiet, self.n = stride, quiet, 0
         self.threshold_, self.previous_, self.gap_, self.squares_ = Slot(), Slot(), Slot(), Slot()
+        self.partial_ = Slot()
+        self.partial = self.partial_.f32(partial, 2 * stride, True)
         self.length_, self.peak_, self.over_, self.bursts_, self.x_ = Slot(), Slot(), Slot(), Slot(), Slot()
         self.threshold = self.threshold_.f32(threshold, stride, False)
         self.previous = self.previous_.f32(previous, stride, True)
@@ -280,11 +285,14 @@ cdef class Emg:
         if first < 0 or n < 0:
             raise ValueError(f"rows {first} to {first + n} came, none may be negative")
         cdef float *px = self.x_.f32(x, (first + n) * self.stride, False)
-        emg_features(px + first * self.stride, n, self.stride, self.threshold, self.quiet, self.previous, self.gap,
-                     self.squares, self.length, self.peak, self.over, self.bursts)
+        emg_features(px + first * self.stride, n, self.stride, self.threshold, self.quiet, self.n, self.partial,
+                     self.previous, self.gap, self.squares, self.length, self.peak, self.over, self.bursts)
+        self.n += n
 
     def clear(self):
         """A new window: sums to zero; the last row and the gap counter go on."""
+        self.n = 0
+        memset(self.partial, 0, 2 * self.stride * 4)
         memset(self.squares, 0, self.stride * 8)
         memset(self.length, 0, self.stride * 8)
         memset(self.peak, 0, self.stride * 4)

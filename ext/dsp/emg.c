@@ -4,47 +4,74 @@
 //   x          in   float32[rows, stride]   causal-filtered microvolts
 //   threshold  in   float32[stride]         a sample is "over" when |x| > threshold
 //   quiet      in   rows that |x| must have stayed under before the next crossing is a new burst
+//   phase      in   rows already in this window: chunks of CHUNK rows are counted from the window's start
+//   partial    i/o  float32[2, stride]      sums of x^2 and |dx| of the chunk that is not full yet
 //   previous   i/o  float32[stride]         last row of the block before (line length goes across blocks)
 //   gap        i/o  int32[stride]           rows since the last one over, saturating
-//   squares, length, peak, over, bursts  i/o  sums of x^2 and |dx|, largest |x|, rows over, bursts begun
-// Sums are float64 and taken row by row, so the cut into blocks changes nothing.  A nan makes squares and length nan.
+//   squares, length  i/o  float64[stride]   sums over full chunks; the window's total adds `partial`
+//   peak, over, bursts  i/o  float32, int32, int32 [stride]   largest |x|, rows over, bursts begun
+// Sums: float32 within a chunk, float64 across chunks; as chunks belong to the window, the cut into blocks changes
+// nothing.  A nan makes squares and length nan; it is never "over".
+// Shape: muscles are quiet nearly always, so a chunk is first summed, and its crossings are counted in a second pass only
+// if its largest value is over somewhere.  Worst case (bursts everywhere) is twice the time.
+// Indexing: stride % 16 == 0 and rows * stride values are checked at binding.
 #include "kernels.h"
 #include "lanes.h"
 
+enum { CHUNK = 16, LONG_AGO = 0x3fffffff };
+
+DSP_INLINE int any(i8 m) {
+    const l4 q = (l4)m;
+    return (q[0] | q[1] | q[2] | q[3]) != 0;
+}
+
 DSP_CLONES void emg_features(const float *x, size_t rows, size_t stride, const float *threshold, int32_t quiet,
-                             float *previous, int32_t *gap, double *squares, double *length, float *peak,
-                             int32_t *over, int32_t *bursts) {
+                             size_t phase, float *partial, float *previous, int32_t *gap, double *squares,
+                             double *length, float *peak, int32_t *over, int32_t *bursts) {
     for (size_t c = 0; c < stride; c += 8) {
-        d4 s0 = *(const d4 *)(squares + c), s1 = *(const d4 *)(squares + c + 4);
-        d4 l0 = *(const d4 *)(length + c), l1 = *(const d4 *)(length + c + 4);
+        f8 sq = *(const f8 *)(partial + c), len = *(const f8 *)(partial + stride + c);
         f8 before = *(const f8 *)(previous + c), top = *(const f8 *)(peak + c);
         const f8 limit = *(const f8 *)(threshold + c);
-        i8 since = *(const i8 *)(gap + c), beyond = *(const i8 *)(over + c), begun = *(const i8 *)(bursts + c);
-        for (size_t r = 0; r < rows; r++) {
-            union { f8 all; f4 part[2]; } d;
-            const f8 v = *(const f8 *)(x + r * stride + c), size = f8_abs(v);
-            d.all = f8_abs(v - before);
-            before = v;
-            top = f8_max(size, top);
-            const i8 is_over = size > limit;
-            begun -= is_over & (since >= quiet);
-            beyond -= is_over;
-            since = (since - (since < 0x3fffffff)) & ~is_over;
-            const d4 v0 = __builtin_convertvector(*(const f4 *)(x + r * stride + c), d4);
-            const d4 v1 = __builtin_convertvector(*(const f4 *)(x + r * stride + c + 4), d4);
-            s0 += v0 * v0;
-            s1 += v1 * v1;
-            l0 += __builtin_convertvector(d.part[0], d4);
-            l1 += __builtin_convertvector(d.part[1], d4);
+        i8 since = *(const i8 *)(gap + c);
+        for (size_t r = 0; r < rows;) {
+            const size_t room = CHUNK - (phase + r) % CHUNK, n = rows - r < room ? rows - r : room;
+            const float *p = x + r * stride + c;
+            f8 high = {0};
+            for (size_t i = 0; i < n; i++) {
+                const f8 v = *(const f8 *)(p + i * stride);
+                sq += v * v;
+                len += f8_abs(v - before);
+                high = f8_top(f8_abs(v), high);
+                before = v;
+            }
+            top = f8_top(high, top);
+            if (any(high > limit)) {
+                i8 beyond = *(const i8 *)(over + c), begun = *(const i8 *)(bursts + c);
+                for (size_t i = 0; i < n; i++) {
+                    const i8 is_over = f8_abs(*(const f8 *)(p + i * stride)) > limit;
+                    begun -= is_over & (since >= quiet);
+                    beyond -= is_over;
+                    since = (since + 1) & ~is_over;
+                }
+                *(i8 *)(over + c) = beyond;
+                *(i8 *)(bursts + c) = begun;
+            } else {
+                since += (int32_t)n;
+            }
+            since = (since & (since < LONG_AGO)) | (LONG_AGO & (since >= LONG_AGO));
+            r += n;
+            if (n == room) {
+                *(d4 *)(squares + c) += __builtin_convertvector(__builtin_shufflevector(sq, sq, 0, 1, 2, 3), d4);
+                *(d4 *)(squares + c + 4) += __builtin_convertvector(__builtin_shufflevector(sq, sq, 4, 5, 6, 7), d4);
+                *(d4 *)(length + c) += __builtin_convertvector(__builtin_shufflevector(len, len, 0, 1, 2, 3), d4);
+                *(d4 *)(length + c + 4) += __builtin_convertvector(__builtin_shufflevector(len, len, 4, 5, 6, 7), d4);
+                sq = len = (f8){0};
+            }
         }
-        *(d4 *)(squares + c) = s0;
-        *(d4 *)(squares + c + 4) = s1;
-        *(d4 *)(length + c) = l0;
-        *(d4 *)(length + c + 4) = l1;
+        *(f8 *)(partial + c) = sq;
+        *(f8 *)(partial + stride + c) = len;
         *(f8 *)(previous + c) = before;
         *(f8 *)(peak + c) = top;
         *(i8 *)(gap + c) = since;
-        *(i8 *)(over + c) = beyond;
-        *(i8 *)(bursts + c) = begun;
     }
 }

@@ -19,6 +19,7 @@ void sweep_add(const float *x, size_t rows, size_t stride, const uint8_t *accept
                double *squares);
 
 // emg.c
-void emg_features(const float *x, size_t rows, size_t stride, const float *threshold, int32_t quiet, float *previous,
-                  int32_t *gap, double *squares, double *length, float *peak, int32_t *over, int32_t *bursts);
+void emg_features(const float *x, size_t rows, size_t stride, const float *threshold, int32_t quiet, size_t phase,
+                  float *partial, float *previous, int32_t *gap, double *squares, double *length, float *peak,
+                  int32_t *over, int32_t *bursts);
 #endif

@@ -37,6 +37,8 @@ typedef uint8_t b16 __attribute__((vector_size(16), aligned(1), may_alias));
 // a < b ? a : b in each lane; written lane by lane because gcc makes one min/max instruction of it (C has no vector ?:)
 DSP_INLINE f8 f8_min(f8 a, f8 b) { f8 r; DSP_UNROLL for (int i = 0; i < 8; i++) r[i] = a[i] < b[i] ? a[i] : b[i]; return r; }
 DSP_INLINE f8 f8_max(f8 a, f8 b) { f8 r; DSP_UNROLL for (int i = 0; i < 8; i++) r[i] = a[i] > b[i] ? a[i] : b[i]; return r; }
+// the same by compare and select: f8_max comes out scalar where gcc does not see the lanes as one vector (emg.c)
+DSP_INLINE f8 f8_top(f8 a, f8 b) { const i8 m = a > b; return (f8)(((i8)a & m) | ((i8)b & ~m)); }
 DSP_INLINE f8 f8_abs(f8 a) { return (f8)((i8)a & 0x7fffffff); }
 
 // Subnormals to zero in this thread (in and out); returns what to restore.  A filter ringing down into digital

@@ -22,11 +22,18 @@ void derive(const float *x, float *y, size_t rows, size_t stride_in, size_t stri
 // sweep_extremes: smallest and largest value of each column
 //   x       in   float32[rows, stride], rows >= 1
 //   lo, hi  out  float32[stride]; both nan when the column holds a nan, so that `not (hi - lo <= limit)` refuses it
-// One sum per column carries nan (min and max would drop it); 32 columns at a time are two whole cache lines.
-DSP_INLINE void extremes(const int vectors, const float *x, size_t rows, size_t stride, float *lo, float *hi) {
+// One sum per column carries nan (min and max would drop it).  32 columns fit in registers; they are left every TILE
+// rows, so that a wide sweep is still read in the order in which it lies in memory.
+enum { TILE = 32 };
+DSP_INLINE void extremes(const int vectors, const float *x, size_t rows, size_t stride, float *lo, float *hi,
+                         float *total) {
     f8 l[4], h[4], t[4];
-    DSP_UNROLL for (int v = 0; v < vectors; v++) l[v] = h[v] = t[v] = *(const f8 *)(x + 8 * v);
-    for (size_t r = 1; r < rows; r++)
+    DSP_UNROLL for (int v = 0; v < vectors; v++) {
+        l[v] = *(const f8 *)(lo + 8 * v);
+        h[v] = *(const f8 *)(hi + 8 * v);
+        t[v] = *(const f8 *)(total + 8 * v);
+    }
+    for (size_t r = 0; r < rows; r++)
         DSP_UNROLL for (int v = 0; v < vectors; v++) {
             const f8 a = *(const f8 *)(x + r * stride + 8 * v);
             l[v] = f8_min(a, l[v]);
@@ -34,16 +41,29 @@ DSP_INLINE void extremes(const int vectors, const float *x, size_t rows, size_t 
             t[v] += a;
         }
     DSP_UNROLL for (int v = 0; v < vectors; v++) {
-        const i8 bad = t[v] != t[v];   // also inf - inf: refused just as well
-        *(f8 *)(lo + 8 * v) = (f8)((i8)l[v] | bad);
-        *(f8 *)(hi + 8 * v) = (f8)((i8)h[v] | bad);
+        *(f8 *)(lo + 8 * v) = l[v];
+        *(f8 *)(hi + 8 * v) = h[v];
+        *(f8 *)(total + 8 * v) = t[v];
     }
 }
 
 DSP_CLONES void sweep_extremes(const float *x, size_t rows, size_t stride, float *lo, float *hi) {
-    size_t c = 0;
-    for (; c + 32 <= stride; c += 32) extremes(4, x + c, rows, stride, lo + c, hi + c);
-    for (; c < stride; c += 16) extremes(2, x + c, rows, stride, lo + c, hi + c);
+    float total[MAX_STRIDE] = {0};
+    memcpy(lo, x, stride * sizeof *x);
+    memcpy(hi, x, stride * sizeof *x);
+    for (size_t r0 = 0; r0 < rows; r0 += TILE) {
+        const size_t n = rows - r0 < TILE ? rows - r0 : TILE;
+        const float *tile = x + r0 * stride;
+        size_t c = 0;
+        for (; c + 32 <= stride; c += 32) extremes(4, tile + c, n, stride, lo + c, hi + c, total + c);
+        for (; c < stride; c += 16) extremes(2, tile + c, n, stride, lo + c, hi + c, total + c);
+    }
+    for (size_t c = 0; c < stride; c += 8) {
+        const f8 t = *(const f8 *)(total + c);
+        const i8 bad = t != t;   // also inf - inf: refused just as well
+        *(f8 *)(lo + c) = (f8)(*(const i8 *)(lo + c) | bad);
+        *(f8 *)(hi + c) = (f8)(*(const i8 *)(hi + c) | bad);
+    }
 }
 
 // sweep_add: one sweep into the running sums of the columns that accept it, alternating between two halves
@@ -53,50 +73,61 @@ DSP_CLONES void sweep_extremes(const float *x, size_t rows, size_t stride, float
 //   sum      i/o  float64[2, rows, stride]
 //   squares  i/o  float64[rows, stride] or NULL
 // Sums are float64: 4000 sweeps on a 300 mV offset summed in float32 shift the mean by microvolts (test_dsp_average).
-// Columns are taken 16 at a time; when all 16 go to one half (the usual case) only that half is touched.
-DSP_INLINE void add_row16(const float *x, double *sum, double *squares, size_t rows, size_t stride, const int sq) {
-    for (size_t r = 0; r < rows; r++, x += stride, sum += stride, squares += sq ? stride : 0)
-        DSP_UNROLL for (int v = 0; v < 4; v++) {
-            const d4 a = __builtin_convertvector(*(const f4 *)(x + 4 * v), d4);
-            *(d4 *)(sum + 4 * v) += a;
-            if (sq) *(d4 *)(squares + 4 * v) += a * a;
+// Columns are taken 16 at a time; when all 16 go to one half only that half is touched, and when the whole row does (the
+// usual case) the sweep and the sums are walked straight through.
+DSP_INLINE void add_line(const float *x, double *sum, double *squares, size_t n, const int sq) {
+    for (size_t i = 0; i < n; i += 16)
+        DSP_UNROLL for (size_t v = i; v < i + 16; v += 4) {
+            const d4 a = __builtin_convertvector(*(const f4 *)(x + v), d4);
+            *(d4 *)(sum + v) += a;
+            if (sq) *(d4 *)(squares + v) += a * a;
         }
 }
 
-DSP_INLINE void add_masked16(const float *x, double *sum, double *squares, size_t rows, size_t stride, const l4 *m0,
-                             const l4 *m1) {
-    double *other = sum + rows * stride;
-    for (size_t r = 0; r < rows; r++, x += stride, sum += stride, other += stride, squares += squares ? stride : 0)
-        for (int v = 0; v < 4; v++) {
-            const d4 a = __builtin_convertvector(*(const f4 *)(x + 4 * v), d4);
-            const d4 a0 = (d4)((l4)a & m0[v]), a1 = (d4)((l4)a & m1[v]), b = (d4)((l4)a & (m0[v] | m1[v]));
-            *(d4 *)(sum + 4 * v) += a0;
-            *(d4 *)(other + 4 * v) += a1;
-            if (squares) *(d4 *)(squares + 4 * v) += b * b;
-        }
+DSP_INLINE void add_masked(const float *x, double *sum, double *other, double *squares, const l4 *m0, const l4 *m1) {
+    for (int v = 0; v < 4; v++) {
+        const d4 a = __builtin_convertvector(*(const f4 *)(x + 4 * v), d4);
+        const d4 b = (d4)((l4)a & (m0[v] | m1[v]));
+        *(d4 *)(sum + 4 * v) += (d4)((l4)a & m0[v]);
+        *(d4 *)(other + 4 * v) += (d4)((l4)a & m1[v]);
+        if (squares) *(d4 *)(squares + 4 * v) += b * b;
+    }
 }
 
 DSP_CLONES static void add(const float *x, size_t rows, size_t stride, const uint8_t *accept, int64_t *count,
                            double *sum, double *squares) {
+    enum { NONE, FIRST, SECOND, MIXED };
+    l4 mask[2][MAX_STRIDE / 4];
+    int kind[MAX_STRIDE / 16] = {NONE}, alike = 1;
+    double *half[2] = {sum, sum + rows * stride};
     for (size_t c = 0; c < stride; c += 16) {
-        l4 m0[4], m1[4];
         int n0 = 0, n1 = 0;
-        for (int k = 0; k < 16; k++) {
-            const int half = count[c + k] > count[stride + c + k], on = accept[c + k] != 0;
-            m0[k / 4][k % 4] = on && !half ? -1 : 0;
-            m1[k / 4][k % 4] = on && half ? -1 : 0;
-            n0 += on && !half;
-            n1 += on && half;
-            count[(half ? stride : 0) + c + k] += on;
+        for (size_t k = c; k < c + 16; k++) {
+            const int second = count[k] > count[stride + k], on = accept[k] != 0;
+            mask[0][k / 4][k % 4] = on && !second ? -1 : 0;
+            mask[1][k / 4][k % 4] = on && second ? -1 : 0;
+            n0 += on && !second;
+            n1 += on && second;
+            count[(second ? stride : 0) + k] += on;
         }
-        double *q = squares ? squares + c : NULL;
-        if (n0 + n1 == 0) continue;
-        if (n0 == 16 && q) add_row16(x + c, sum + c, q, rows, stride, 1);
-        else if (n0 == 16) add_row16(x + c, sum + c, q, rows, stride, 0);
-        else if (n1 == 16 && q) add_row16(x + c, sum + rows * stride + c, q, rows, stride, 1);
-        else if (n1 == 16) add_row16(x + c, sum + rows * stride + c, q, rows, stride, 0);
-        else add_masked16(x + c, sum + c, q, rows, stride, m0, m1);
+        kind[c / 16] = n0 + n1 == 0 ? NONE : n0 == 16 ? FIRST : n1 == 16 ? SECOND : MIXED;
+        alike &= kind[c / 16] == kind[0];
     }
+    if (alike && kind[0] == NONE) return;
+    if (alike && kind[0] != MIXED) {
+        if (squares) add_line(x, half[kind[0] == SECOND], squares, rows * stride, 1);
+        else add_line(x, half[kind[0] == SECOND], squares, rows * stride, 0);
+        return;
+    }
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < stride; c += 16) {
+            const size_t at = r * stride + c;
+            const int to = kind[c / 16];
+            double *q = squares ? squares + at : NULL;
+            if (to == MIXED) add_masked(x + at, half[0] + at, half[1] + at, q, mask[0] + c / 4, mask[1] + c / 4);
+            else if (to != NONE && q) add_line(x + at, half[to == SECOND] + at, q, 16, 1);
+            else if (to != NONE) add_line(x + at, half[to == SECOND] + at, q, 16, 0);
+        }
 }
 
 void sweep_add(const float *x, size_t rows, size_t stride, const uint8_t *accept, int64_t *count, double *sum,

@@ -1,8 +1,8 @@
 """Features of free-running EMG over one window: RMS, line length, peak, bursts.
 
 In: causal-filtered rows float32[n, stride], in blocks of any size.  Out: one Features per window.
-Always: sums are float64 in row order, so the cut into blocks changes nothing; nan in a channel makes its RMS and line
-length nan (never a quiet channel).
+Always: sums are float32 within 16 rows of the window and float64 across them, so the cut into blocks changes nothing;
+nan in a channel makes its RMS and line length nan (never a quiet channel).
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class EmgFeatures:
         self.channels = channels
         stride = stride_of(channels)
         self._threshold: F32 = np.full(stride, np.inf, np.float32)
+        self._partial: F32 = np.zeros((2, stride), np.float32)
         self._previous: F32 = np.zeros(stride, np.float32)
         self._gap: I32 = np.full(stride, quiet, np.int32)  # nothing seen yet counts as quiet
         self._squares: F64 = np.zeros(stride)
@@ -50,12 +51,11 @@ class EmgFeatures:
         self._over: I32 = np.zeros(stride, np.int32)
         self._bursts: I32 = np.zeros(stride, np.int32)
         self._quiet = quiet
-        self._n = 0
         self._fresh = True
         self.set_threshold(threshold_uv)
         self._kernel = kernels.Emg(
-            stride, quiet, self._threshold, self._previous, self._gap, self._squares, self._length, self._peak,
-            self._over, self._bursts,
+            stride, quiet, self._threshold, self._partial, self._previous, self._gap, self._squares, self._length,
+            self._peak, self._over, self._bursts,
         )  # fmt: skip
 
     def set_threshold(self, threshold_uv: npt.ArrayLike) -> None:
@@ -70,23 +70,20 @@ class EmgFeatures:
             self._previous[:] = x[first]
             self._fresh = False
         self._kernel.add(x, first, n)
-        self._n += n
 
     def finish(self) -> Features:
         """The window so far; a new one begins with the next row (line length and bursts go on across the cut)."""
-        c, n = self.channels, self._n
+        c, n = self.channels, int(self._kernel.n)
         with np.errstate(invalid="ignore", divide="ignore"):
-            rms = np.sqrt(self._squares[:c] / n) if n else np.full(c, np.nan)
+            rms = np.sqrt((self._squares + self._partial[0])[:c] / n) if n else np.full(c, np.nan)
         result = Features(
-            rms, self._length[:c].copy(), self._peak[:c].copy(), self._over[:c].copy(), self._bursts[:c].copy(), n
+            rms, (self._length + self._partial[1])[:c], self._peak[:c].copy(), self._over[:c].copy(), self._bursts[:c].copy(), n
         )
         self._kernel.clear()
-        self._n = 0
         return result
 
     def reset(self) -> None:
         """Forget the last row and the running gap: after lost samples."""
         self._kernel.clear()
-        self._n = 0
         self._fresh = True
         self._gap[:] = self._quiet

@@ -131,7 +131,6 @@ def filter_average(sos: F64, mean: F64, zero_phase: bool, span: tuple[int, int] 
 
 def emg_window(x: F32, threshold: F32, quiet: int) -> dict[str, npt.NDArray[np.generic]]:
     """Twin of features.EmgFeatures over one first window, float32[n, channels]."""
-    wide = x.astype(np.float64)
     size = np.abs(x)
     over = size > threshold
     bursts = np.zeros(x.shape[1], np.int32)
@@ -140,14 +139,22 @@ def emg_window(x: F32, threshold: F32, quiet: int) -> dict[str, npt.NDArray[np.g
         for here in over[:, c]:
             bursts[c] += bool(here) and gap >= quiet
             gap = 0 if here else gap + 1
-    steps = np.abs(np.diff(x, axis=0, prepend=x[:1])).astype(np.float64)
+    steps = np.abs(np.diff(x, axis=0, prepend=x[:1]))
     return {
-        "rms_uv": np.sqrt(np.add.accumulate(wide * wide, axis=0)[-1] / len(x)),
-        "line_length_uv": np.add.accumulate(steps, axis=0)[-1],
+        "rms_uv": np.sqrt(_chunked_sum(x * x) / len(x)),
+        "line_length_uv": _chunked_sum(steps),
         "peak_uv": size.max(axis=0),
         "over": over.sum(axis=0).astype(np.int32),
         "bursts": bursts,
     }
+
+
+def _chunked_sum(x: F32, chunk: int = 16) -> F64:
+    """float32 sums of 16 rows, in order, then float64 sums of those."""
+    total = np.zeros(x.shape[1])
+    for i in range(0, len(x), chunk):
+        total += np.add.accumulate(x[i : i + chunk], axis=0)[-1]
+    return total
 
 
 def hold(x: F32, spans: Sequence[tuple[int, int]]) -> F32:

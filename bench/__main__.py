@@ -1,0 +1,36 @@
+"""`python -m bench`: every kernel against its named peer; `--json` for machines, `--only NAME` for one kernel."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from bench import stream, sweeps
+from bench.harness import measure, table
+
+GROUPS = {
+    "iir": stream.iir,
+    "emg": stream.emg,
+    "average": sweeps.average,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print a list of lines instead of the table")
+    parser.add_argument("--only", choices=sorted(GROUPS), action="append", help="only these kernels")
+    parser.add_argument("--rounds", type=int, default=15, help="rounds per line (default 15)")
+    args = parser.parse_args()
+    lines = [
+        measure(case, args.rounds)
+        for name, group in GROUPS.items()
+        if not args.only or name in args.only
+        for case in group()
+    ]
+    print(json.dumps([line.public() for line in lines], indent=1) if args.json else table(lines))
+    return 0 if all(line.ok for line in lines) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
