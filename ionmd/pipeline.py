@@ -68,6 +68,7 @@ class Pipeline:
             for report in run.collect(history, room.now, spoiled):
                 room.changes.report(state, report)
         room.deliveries.missing()
+        room.end_pause()
         for step in self.after:
             step()
         room.stimulation.tick()

@@ -106,6 +106,11 @@ class AlarmBook:
     def technical_over(self, code: str, key: str, sample: int, by: str) -> Alarm | None:
         return self.clear(f"{code}/{key}", sample, by)
 
+    def clear_code(self, code: str, sample: int, by: str) -> list[Alarm]:
+        """End every open instance of one technical code."""
+        keys = [k for k in self._open if k.startswith(f"{code}/")]
+        return [a for k in keys if (a := self.clear(k, sample, by)) is not None]
+
     def _new(self, key: str, state: str, sample: int, fields: dict[str, Any]) -> Alarm:
         self._count += 1
         base: dict[str, Any] = {

@@ -7,7 +7,7 @@ from the device; it raises Refused with a code, and then has changed nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ionmd.errors import IonmdError
@@ -27,6 +27,9 @@ class CaseStore(Protocol):
 
     def path(self, case_id: str) -> str: ...
 
+    def recording(self) -> dict[str, Any]:
+        """How the record is doing, for `status`."""
+
 
 @dataclass
 class Desk:
@@ -37,7 +40,10 @@ class Desk:
     post: Callable[[Callable[[], None]], None]  # run on the pipeline thread at the next block boundary
     version: str = ""
     boot_id: str = ""
-    started: dict[str, object] = field(default_factory=dict)
+    speed: str = "1"
+
+    def recording(self) -> dict[str, Any]:
+        return self.store.recording()
 
     def person(self, caller: Caller, by: str = "") -> str:
         return self.room.people.who(caller.uid, by or None)

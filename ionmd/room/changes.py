@@ -53,6 +53,9 @@ class Changes:
         if report.finished is not None:
             state.averages.append(report.finished)
             state.finished += 1
+        search = room.search
+        if search is not None and search.state is state and any(r.kind == "sweep" for r in compared):
+            search.sweep(compared)
         if report.sub is not None:
             self._judge(state, report.sub, {r.derivation: r for r in compared}, ratios)
 
@@ -159,7 +162,7 @@ class Changes:
 
         A derivation of another test is written test/derivation.  Only a monitorable, running control counts."""
         template = self._room.template
-        found = []
+        found: list[tuple[str, bool, str, float | None]] = []
         for control in template.control if template is not None else []:
             if control.test != state.id:
                 continue

@@ -70,6 +70,10 @@ class Deliveries:
         found = self._last.get(output)
         return 0 if found is None or not found.marks else round(abs(found.marks[0].delivered) * 1000)
 
+    def failing(self, output: int) -> str:
+        """Why an output's newest deliveries failed; empty when they did not."""
+        return "not delivered" if self._failed.get(output, 0) >= FAILED_IN_A_ROW else ""
+
     def verdict(self, test: str) -> tuple[bool, str]:
         """Was the test's newest stimulus delivered, and the sentence about it."""
         state = self._room.tests[test]
@@ -135,6 +139,9 @@ class Deliveries:
         if self._failed.get(delivery.output) != (0 if contact else 1):
             self._failed[delivery.output] = 0 if contact else 1
             self._room.bus.emit("stim", {"output": delivery.output, "test": state.id, "contact": contact})
+        search = self._room.search
+        if not contact and search is not None and search.state is state:
+            search.no_contact()
 
     def _delivered(self, output: int) -> None:
         if self._failed.pop(output, 0) >= FAILED_IN_A_ROW:

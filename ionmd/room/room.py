@@ -24,12 +24,22 @@ from ionmd.room.people import People
 from ionmd.room.stimulation import Stimulation
 from ionmd.room.technical import Technical
 from ionmd.room.teststate import TestState
+from ionmd.room.threshold import Search
 from ionmd.runner.make import make_run
 from ionmd.runner.plan import resolve
 from ionmd.stim.control import Control
 from ionmd.testdef import Template, TestDefinition
 
 QUANTUM_MS = 5
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Alarms paused by a person: a state with a cause and an end."""
+
+    until: int
+    reason: str
+    person: str
 
 
 @dataclass
@@ -63,6 +73,8 @@ class Room:
     tests: dict[str, TestState] = field(default_factory=dict)
     now: int = 0
     progress: int = 0
+    pause: Pause | None = None
+    search: Search | None = None
 
     def __post_init__(self) -> None:
         self.people = People()
@@ -167,6 +179,33 @@ class Room:
         self.monitoring.forget(state.id)
         if state.stimulates and state.output is not None:
             self.deliveries.ledger.cancel(state.id)
+
+    def activate_baseline(self, state: TestState, baseline_id: str) -> None:
+        """Compare against this one from now on; crossings must be seen afresh, open alarms stay open."""
+        state.active_baseline = baseline_id
+        state.recent_ratio.clear()
+        if state.watch is not None:
+            state.watch.reset()
+        for label, reference in state.baselines[baseline_id].references.items():
+            self.monitoring.unblock(state.id, "no baseline", self.now, label)
+            if reference.monitorable:
+                self.monitoring.unblock(state.id, "not monitorable at baseline", self.now, label)
+            else:
+                self.monitoring.block(
+                    state.id, "not monitorable at baseline", "absent or not replicating at baseline: not monitorable",
+                    self.now, label,
+                )
+
+    def begin_pause(self, seconds: float, reason: str, person: str) -> None:
+        self.pause = Pause(self.now + round(seconds * (self.rate_hz or 1.0)), reason, person)
+        self.bus.emit("case", {"pause": {"until_sample": self.pause.until, "reason": reason, "person": person}},
+                      kind="pause")
+
+    def end_pause(self) -> None:
+        """When its time is over."""
+        if self.pause is not None and self.now >= self.pause.until:
+            self.pause = None
+            self.bus.emit("case", {"pause": None}, kind="pause")
 
     def restart_averages(self, cause: str) -> None:
         """After a gap or a reconnect: nothing is averaged across it."""

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from ionmd.drivers.base import Sequence
 from ionmd.errors import INTERLOCK, NO_DEVICE, IonmdError, Refused
+from ionmd.model import Mark, StimState
+from ionmd.room.deliveries import REASONS
 from ionmd.room.teststate import TestState
 from ionmd.stim.delivery import ALTERNATION, Delivery, build
 from ionmd.stim.lease import Lease
@@ -26,6 +28,7 @@ from ionmd.units import ma_to_ua, ms_to_samples, v_to_mv
 if TYPE_CHECKING:
     from ionmd.room.room import Room
 
+WATCHDOG = 10  # reason code of docs/wire/ionm1.md section 6
 MANUAL_SLOT = 15
 THRESHOLD_SLOT = 14
 ALTERNATE_SLOTS = 7  # slot + 7 holds the other polarity of an alternating stimulus
@@ -56,6 +59,7 @@ class Stimulation:
         self.schedule = Schedule()
         self.manual: ManualArm | None = None
         self.paused: dict[str, int] = {}  # cause -> deliveries skipped
+        self.tripped = 0  # the firmware's reason code while it is latched
         self._beat = 0
         self._next_beat = 0
 
@@ -75,6 +79,8 @@ class Stimulation:
         room.deliveries.ledger.cancel()
         self.schedule.stop()
         self.manual = None
+        if room.search is not None:
+            room.search.stop()
         stopped = [s for s in room.tests.values() if s.running and s.stimulates]
         room.bus.emit("stim", {"state": "off", "reason": reason, "tests": [s.id for s in stopped]})
         for state in stopped:
@@ -164,6 +170,25 @@ class Stimulation:
         if room.control.attached:
             self._beat += 1
             room.control.heartbeat(self._beat, max(0, room.clock.to_device(room.now)), room.progress)
+
+    def on_state(self, mark: Mark) -> None:
+        """The firmware changed state by itself or on request: `value` is state + reason x 256."""
+        room = self._room
+        state, reason = StimState(mark.value & 0xFF), mark.value >> 8
+        room.bus.emit("stim", {"state": state.name, "reason": reason, "at_sample": mark.sample})
+        if state is StimState.TRIPPED and not self.tripped:
+            self.tripped = reason
+            why = REASONS.get(reason, f"reason {reason}")
+            room.deliveries.latched = room.deliveries.latched or f"the stimulator tripped: {why}"
+            room.technical.raised(
+                "stimulus.tripped", "", f"The stimulator tripped and is latched off: {why}.", "high",
+                ["it stays off until `ionmd stim reset` with the cause known"],
+            )
+            self.stopped("the stimulator tripped")
+        elif state is StimState.SAFE and reason == WATCHDOG and any(
+            s.running and s.stimulates for s in room.tests.values()
+        ):
+            self.stopped("the device's watchdog missed our heartbeat")
 
     def on_attach(self) -> None:
         """A device (re)connected: its heartbeat starts at once, everything else stays off."""

@@ -7,6 +7,7 @@ Cautery and overload only *pause* averaging and stimulation; they resume by them
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ionmd.model import AuxLine, Block, Gap, Mark, Priority
@@ -26,6 +27,7 @@ SATURATED_S = 0.5
 # A disc electrode above this is unreliable; a needle or corkscrew should be lower, but this is where derivations fall
 # (docs/sources.md#impedance).
 LOST_KOHM = 50.0
+GOOD_KOHM = 5.0
 CAUTERY_LIMIT_S = 10.0  # a cautery sense line held longer is itself a technical alarm (faults A02)
 STEP_S = 1.0
 
@@ -45,6 +47,7 @@ class Technical:
         self._hi: list[float] = []
         self._from = 0
         self._clipped_since: dict[int, int] = {}
+        self._wanted: tuple[set[int], Callable[[object], None], tuple[int, ...]] | None = None
 
     # ------------------------------------------------------------ alarms
 
@@ -62,6 +65,26 @@ class Technical:
         alarm = self._room.book.technical_over(code, key, self._room.now, by)
         if alarm is not None:
             self._room.changes.tell(alarm)
+
+    def over_all(self, code: str, by: str) -> None:
+        """Every open alarm of one code is over."""
+        for alarm in self._room.book.clear_code(code, self._room.now, by):
+            self._room.changes.tell(alarm)
+
+    def await_impedances(self, inputs: tuple[int, ...], done: Callable[[object], None]) -> None:
+        """`done` gets the table once every one of `inputs` was measured."""
+        self._wanted = (set(inputs), done, inputs)
+
+    def impedance_table(self, inputs: tuple[int, ...]) -> dict[str, object]:
+        rows = []
+        for i in inputs:
+            kohm = self.impedance_kohm.get(i)
+            ohm = None if kohm is None or kohm == float("inf") else round(kohm * 1000)
+            rows.append({
+                "input": i, "label": self.label(i), "ohm": ohm, "ok": kohm is not None and kohm <= GOOD_KOHM,
+                "takes_down": [f"{s.id} {d}" for s, d in self._touching(i)],
+            })
+        return {"electrodes": rows}
 
     # ------------------------------------------------------------ device marks
 
@@ -88,6 +111,12 @@ class Technical:
         label = self.label(mark.output)
         self._room.bus.emit("quality", {"electrode": label, "input": mark.output, "impedance_kohm": round(kohm, 2)},
                             key=f"impedance/{mark.output}")
+        if self._wanted is not None:
+            open_inputs, done, inputs = self._wanted
+            open_inputs.discard(mark.output)
+            if not open_inputs:
+                self._wanted = None
+                done(self.impedance_table(inputs))
         if not (kohm <= LOST_KOHM):
             self._fault(mark.output, f"impedance {kohm:.0f} kohm")
         elif self.faults.get(mark.output, "").startswith("impedance"):

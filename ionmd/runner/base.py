@@ -71,6 +71,7 @@ class Run(ABC):
         self.source = source
         self.labels = [c.derivation.label for c in channels]
         self.excluded: set[str] = set()
+        self.own_rate_hz: float | None = None  # of its deliveries after interleaving
         self.rejected: Counter[str] = Counter()
 
     @property

@@ -1,0 +1,63 @@
+# ionmd: `make demo` shows a simulated case, `make test` runs everything.  Both work on a fresh clone.
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.ready
+
+.PHONY: help deps build demo test lint bench accuracy check-cortex install clean
+
+help:
+	@echo "make demo     a simulated case from first sample to alarm"
+	@echo "make test     ruff, mypy and the whole test suite"
+	@echo "make bench    kernels and whole-daemon figures with their targets"
+	@echo "make deps     system packages (needs root)"
+
+deps:
+	@if command -v apt-get >/dev/null 2>&1 && [ "$$(id -u)" = 0 ]; then \
+	  missing=""; for p in gcc libc6-dev python3-dev python3-venv make; do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	  command -v gcc >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq gcc libc6-dev; }; \
+	  [ -z "$$missing" ] || echo "deps: not from the package manager here:$$missing (fine when the commands exist)"; \
+	else echo "deps: install a C compiler and the Python headers:  sudo apt-get install gcc libc6-dev python3-dev python3-venv make"; fi
+
+$(STAMP): pyproject.toml requirements.lock
+	@command -v gcc >/dev/null 2>&1 || { echo "a C compiler is missing: sudo apt-get install gcc libc6-dev"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: sudo apt-get install python3"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "the venv module is missing: sudo apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -q --disable-pip-version-check -r requirements.lock
+	@touch $(STAMP)
+
+build: $(STAMP)
+	$(PY) setup.py -q build_ext --inplace
+	$(PY) -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+
+demo: build
+	$(VENV)/bin/ionmd demo
+
+test: build
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(PY) -m pytest -q -n 2
+
+bench: build
+	$(PY) -m pip install -q --disable-pip-version-check ducc0
+	$(PY) -m bench
+
+accuracy: build
+	$(PY) -m bench.accuracy
+
+check-cortex:
+	sh firmware_sim/firmware/check_cortex.sh
+
+DESTDIR ?=
+install:
+	install -D -m 644 systemd/ionmd.service $(DESTDIR)/usr/lib/systemd/system/ionmd.service
+	install -D -m 644 systemd/ionmd.socket $(DESTDIR)/usr/lib/systemd/system/ionmd.socket
+	install -D -m 644 systemd/70-ionmd.rules $(DESTDIR)/usr/lib/udev/rules.d/70-ionmd.rules
+	install -D -m 644 systemd/ionmd.sysusers $(DESTDIR)/usr/lib/sysusers.d/ionmd.conf
+	install -D -m 644 systemd/ionmd.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/ionmd.conf
+	install -D -m 640 systemd/ionmd.toml $(DESTDIR)/etc/ionmd/ionmd.toml
+	$(PYTHON) -m pip install --root-user-action=ignore --prefix=/usr --root=$(or $(DESTDIR),/) .
+
+clean:
+	rm -rf build *.egg-info $(VENV)
