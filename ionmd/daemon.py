@@ -1,0 +1,329 @@
+"""The process: configuration, recorder, control thread, pipeline thread, socket, systemd, signals.
+
+`Daemon` is all of it without the process (tests and `demo` use it); `run` adds signals, READY and the watchdog.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from ionmd import __version__, catalog
+from ionmd.case.recorder import Recorder, Trouble
+from ionmd.commands.base import Desk
+from ionmd.config import Config
+from ionmd.drivers.base import Amplifier, DeviceConfig, OutputConfig
+from ionmd.drivers.registry import amplifier_class
+from ionmd.engine import Engine
+from ionmd.errors import NO_DEVICE, IonmdError, Refused, StorageError
+from ionmd.model import DeviceStatus
+from ionmd.pipeline import Pipeline
+from ionmd.room.bus import Bus
+from ionmd.room.room import Room
+from ionmd.service import notify
+from ionmd.service.backend import Call, Caller, StreamSource, StreamSpec
+from ionmd.service.bind import listen
+from ionmd.service.schema import METHODS
+from ionmd.service.server import Server
+from ionmd.stim.control import Control, Trouble as ControlTrouble
+from ionmd.stim.limits import BY_NAME
+from ionmd.testdef import Template
+
+log = structlog.get_logger()
+SWITCH_S = 0.0005  # the pipeline thread must not wait 5 ms for the interpreter
+SCRIPT = Caller(0, os.getuid(), os.getgid(), frozenset({"view", "operate", "stim", "oversee", "admin"}))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One request of an agenda: what a scenario's operator does at a sample."""
+
+    at_sample: int
+    method: str
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+def device_config(config: Config, template: Template) -> DeviceConfig:
+    """What the device must be: the configured shape, and the outputs of the template's stimulator table."""
+    jacks = {o.jack: o for o in template.output}
+    ceilings = {
+        "transcutaneous": config.limits.transcutaneous_ma, "transcranial": config.limits.transcranial_v,
+        "probe": config.limits.probe_ma,
+    }
+    outputs = []
+    for jack in range(max(jacks, default=-1) + 1):
+        output = jacks.get(jack)
+        if output is None:
+            outputs.append(OutputConfig(0))
+            continue
+        ceiling = min(output.max_amplitude or ceilings[output.kind], ceilings[output.kind])
+        kind = BY_NAME[output.kind].kind
+        outputs.append(OutputConfig(kind, output.connection == "hand-held probe", round(ceiling * 1000)))
+    d = config.device
+    return DeviceConfig(d.inputs, d.rate_hz, d.block_samples, tuple(outputs))
+
+
+class _Store:
+    """The recorder as the request handlers see it."""
+
+    def __init__(self, recorder: Recorder, daemon: Daemon) -> None:
+        self._recorder, self._daemon = recorder, daemon
+
+    def open_case(self, case_id: str, header: dict[str, Any], resume: bool) -> int:
+        room = self._daemon.room
+        labels = _input_names(room, header)
+        try:
+            if resume:
+                point = self._recorder.resume_case(case_id, labels or None, room.lsb_uv or 0.03125, room.rate_hz)
+                room.clock.rebase(max(point.end_sample, room.clock.next_sample))
+                return room.clock.next_sample
+            if not labels:
+                raise Refused("no amplifier has answered yet: its inputs must be known to open a case", NO_DEVICE)
+            self._recorder.open_case(case_id, header, labels, room.lsb_uv, room.rate_hz)
+        except StorageError as error:
+            raise Refused(str(error), 1002) from error
+        self._daemon.server.announce(case_id=case_id)
+        return room.now
+
+    def close_case(self, state: str) -> None:
+        self._recorder.close_case(state, sample=self._daemon.room.now)
+        self._daemon.server.announce(case_id=None)
+
+    def list_cases(self) -> list[dict[str, Any]]:
+        from ionmd.case.verify import list_cases
+
+        return list_cases(self._recorder.state_dir)
+
+    def path(self, case_id: str) -> str:
+        return str(self._recorder.state_dir / "cases" / case_id)
+
+    def recording(self) -> dict[str, Any]:
+        stats = self._recorder.stats()
+        return {f: getattr(stats, f) for f in stats.__dataclass_fields__}
+
+
+def _input_names(room: Room, header: dict[str, Any]) -> list[str]:
+    """Electrode labels where the montage has them, the amplifier's own elsewhere: what the BDF+ file shows."""
+    template = room.templates.get(header.get("template", ""))
+    names = list(room.input_labels)
+    for electrode in template.electrode if template is not None else []:
+        column = header.get("montage", {}).get(electrode.label, electrode.input)
+        if column < len(names):
+            names[column] = electrode.label[:16]
+    return names
+
+
+class Daemon:
+    """Everything but the process."""
+
+    def __init__(
+        self, config: Config, state_dir: Path, *, speed: float | None = 1.0, duration_s: float | None = None,
+        make_amplifier: Callable[[DeviceConfig], Amplifier] | None = None, agenda: list[Step] | None = None,
+        on_event: Callable[[str, object, int, int | None], None] | None = None,
+        templates: dict[str, Template] | None = None,
+    ) -> None:
+        self.boot_id = uuid.uuid4().hex
+        self._on_event = on_event
+        self.recorder = Recorder(
+            state_dir, on_committed=self._committed, on_trouble=self._recorder_trouble, sync_s=config.record.sync_s,
+            segment_bytes=config.record.segment_mib << 20, reserve_bytes=config.record.reserve_mib << 20,
+        )
+        self.control = Control(self._control_trouble)
+        self._templates = templates or catalog.templates()
+        bus = Bus(self.recorder.journal, self._publish)
+        self.room = Room(bus, self.control, catalog.tests(), self._templates, float(config.device.mains_hz))
+        self.pipeline = Pipeline(self.room, [self.recorder.raw])
+        speed_name = "max" if speed is None else f"{speed:g}"
+        self.desk = Desk(self.room, _Store(self.recorder, self), lambda action: self.engine.post(action), __version__,
+                         self.boot_id, speed_name)
+        template = self._templates.get(config.case.template) or next(iter(self._templates.values()))
+        wanted = device_config(config, template)
+        make = make_amplifier or amplifier_class(config.device.driver)
+        self.engine = Engine(
+            self.pipeline, self.desk, lambda: make(wanted), config.device.serial or None, speed, duration_s,
+            self._device, None, (lambda: None) if speed is not None else self._let_disk_keep_up,
+        )
+        self.server = Server(self, version=__version__, boot_id=self.boot_id, source="device",
+                             on_denied=self._denied)
+        for step in agenda or []:
+            self.script(step)
+
+    # ------------------------------------------------------------ life
+
+    def start(self) -> None:
+        """Threads; raises StorageError when the state directory is in use."""
+        self.recorder.start()
+        self.control.start()
+        gc.collect()
+        gc.freeze()
+        sys.setswitchinterval(SWITCH_S)
+        self.engine.start()
+
+    def stop(self) -> None:
+        """Safe first, then the record."""
+        self.control.off()
+        self.engine.stop()
+        self.control.stop()
+        self.recorder.stop()
+
+    def script(self, step: Step, done: Callable[[object, Exception | None], None] | None = None) -> None:
+        """A request of the agenda, by the daemon's own script (connection 0)."""
+        params = msgspec.convert({**step.params, "at_sample": step.at_sample}, METHODS[step.method].params)
+        lease = getattr(params, "lease", None)
+        call = Call(step.method, params, SCRIPT)
+
+        def report(result: object, error: Exception | None) -> None:
+            if error is not None:
+                log.warning("agenda_refused", method=step.method, at_sample=step.at_sample, error=str(error))
+            if done is not None:
+                done(result, error)
+
+        if lease == "script":  # the agenda cannot know the id; the holder is the script itself
+            self.engine.request(_WithLease(call, self.room), report)  # type: ignore[arg-type]
+        else:
+            self.engine.request(call, report)
+
+    # ------------------------------------------------------------ Backend (service thread)
+
+    def submit(self, call: Call) -> Future[object]:
+        future: Future[object] = Future()
+
+        def reply(result: object, error: Exception | None) -> None:
+            if future.cancelled():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        self.engine.request(call, reply)
+        return future
+
+    def stim_off(self, caller: Caller) -> None:
+        self.control.off()
+        self.engine.post(lambda: self.room.stimulation.stopped(f"stim off by uid {caller.uid}"))
+
+    def lease_lost(self, connection_id: int, reason: str) -> None:
+        def check() -> None:
+            holder = self.room.stimulation.lease.holder
+            if holder is not None and holder.connection == connection_id:
+                self.room.stimulation.lost(reason)
+
+        # the outputs go off at once; whose lease it was is looked at on the pipeline thread
+        holder = self.room.stimulation.lease.holder
+        if holder is not None and holder.connection == connection_id:
+            self.control.off()
+        self.engine.post(check)
+
+    def open_stream(self, spec: StreamSpec) -> StreamSource:
+        from ionmd.service_streams import open_stream
+
+        return open_stream(self, spec)
+
+    # ------------------------------------------------------------ outlets
+
+    def _publish(self, topic: str, data: object, sample: int, n: int | None, key: str | None) -> None:
+        self.server.publish(topic, data, sample, n, key)
+        if self._on_event is not None:
+            self._on_event(topic, data, sample, n)
+
+    def _committed(self, case_id: str, n: int) -> None:
+        if case_id:
+            self.server.committed(n)
+
+    def _device(self, status: DeviceStatus) -> None:
+        self.server.announce(source=self.room.source, device_state=status.state)
+
+    def _let_disk_keep_up(self) -> None:
+        self.recorder.wait_room(5.0)
+
+    def _recorder_trouble(self, trouble: Trouble) -> None:
+        def tell() -> None:
+            if trouble.active:
+                self.room.technical.raised(f"record.{trouble.code}", "", trouble.sentence, "high", [trouble.detail])
+            else:
+                self.room.technical.over(f"record.{trouble.code}", "", trouble.sentence)
+
+        self.engine.post(tell)
+
+    def _control_trouble(self, trouble: ControlTrouble) -> None:
+        log.warning("device_request_failed", what=trouble.what, slot=trouble.slot, reason=trouble.reason,
+                    text=trouble.text)
+        self.engine.post(lambda: self.room.stimulation.on_trouble(trouble))
+
+    def _denied(self, caller: Caller, method: str) -> None:
+        self.engine.post(lambda: self.room.bus.journal("audit", {"denied": method, "uid": caller.uid}) and None)
+
+
+class _WithLease:
+    """A scripted call whose lease is whatever the script holds when its sample comes."""
+
+    def __init__(self, call: Call, room: Room) -> None:
+        self._call, self._room = call, room
+        self.method, self.caller = call.method, call.caller
+
+    @property
+    def params(self) -> Any:
+        lease = self._room.stimulation.lease.id or None
+        return msgspec.structs.replace(self._call.params, lease=lease)
+
+
+def run(
+    config: Config, *, socket_paths: list[Path], state_dir: Path, speed: float | None = 1.0,
+    duration_s: float | None = None, agenda: list[Step] | None = None,
+    on_event: Callable[[str, object, int, int | None], None] | None = None,
+    make_amplifier: Callable[[DeviceConfig], Amplifier] | None = None,
+) -> int:
+    """Until SIGTERM, SIGINT or the end of `duration_s`; the exit code."""
+    daemon = Daemon(config, state_dir, speed=speed, duration_s=duration_s, agenda=agenda, on_event=on_event,
+                    make_amplifier=make_amplifier)
+    try:
+        return asyncio.run(_serve(daemon, socket_paths))
+    except IonmdError as error:
+        print(f"ionmd: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+async def _serve(daemon: Daemon, socket_paths: list[Path]) -> int:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stopping.set)
+    listener = listen(socket_paths)
+    daemon.start()
+    try:
+        await daemon.server.start(listener)
+        notify.ready(f"device {daemon.room.device.state}")
+        watchdog = asyncio.create_task(_watchdog(daemon))
+        finished = asyncio.create_task(asyncio.to_thread(daemon.engine.finished.wait))
+        await asyncio.wait([asyncio.create_task(stopping.wait()), finished], return_when=asyncio.FIRST_COMPLETED)
+        notify.stopping()
+        watchdog.cancel()
+        daemon.control.off()
+        await daemon.server.close()
+    finally:
+        await asyncio.to_thread(daemon.stop)
+    return 0
+
+
+async def _watchdog(daemon: Daemon) -> None:
+    """Tell systemd we live only while the pipeline thread ticks and the control thread does its jobs."""
+    ticks, done = -1, -1
+    while True:
+        await asyncio.sleep(0.5)
+        alive = daemon.engine.ticks != ticks and (daemon.control.backlog == 0 or daemon.control.done != done)
+        ticks, done = daemon.engine.ticks, daemon.control.done
+        if alive:
+            notify.watchdog()

@@ -1,0 +1,154 @@
+"""The simulated firmware and patient without USB: same requests, same bytes, same decoder, virtual time.
+
+For thousands of fast cases and for machines on which the USB path cannot run.  The device owns time: it advances when
+`read_into` asks for samples, at most a window ahead of the last heartbeat, so results never depend on the host.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+from pathlib import Path
+from typing import Any
+
+from ionmd.decode.ionm1 import Ionm1Decoder
+from ionmd.drivers.base import Amplifier, DeviceConfig, Identity, ReadStats, Stimulator
+from ionmd.drivers.ep0 import Ep0, Ep0Stimulator
+from ionmd.errors import DeviceError, DeviceGone
+from ionmd.model import Block, DeviceStatus, StimState
+
+
+class Demo(Amplifier, Ep0):
+    name = "demo"
+
+    def __init__(self, config: DeviceConfig | None = None, scenario: str | Path | Any = "quiet",
+                 seed: int | None = None) -> None:
+        self._config = config
+        self._scenario, self._seed = scenario, seed
+        self._device: Any = None
+        self._identity: Identity | None = None
+        self._decoder: Ionm1Decoder | None = None
+        self._stimulator: Ep0Stimulator | None = None
+        self._session = 0
+        self._streaming = False
+
+    @property
+    def device(self) -> Any:
+        """The SimDevice, for tests that make something go wrong."""
+        return self._device
+
+    def open(self, serial: str | None = None) -> Identity:
+        from firmware_sim.unit import build
+
+        if self._device is None:
+            config = self._config
+            shape = {} if config is None else {
+                "inputs": config.inputs, "rate_hz": config.rate_hz, "block_samples": config.block_samples,
+            }
+            self._device = build(self._scenario, "max", self._seed, **shape)
+        found = str(self._device.firmware.serial)
+        if serial is not None and serial != found:
+            raise DeviceGone(f"demo: unit {serial} was expected, {found} is there")
+        if self._config is None:
+            firmware = self._device.firmware.config
+            self._config = DeviceConfig(firmware.inputs, firmware.rate_hz, firmware.block_samples)
+        else:
+            self.configure(self._config)
+        self._identity = self.identify(found, self._config)
+        self._stimulator = Ep0Stimulator(self, self._identity.boot_id)
+        self._decoder = Ionm1Decoder([i.lsb_uv for i in self._identity.inputs])
+        self._random = random.Random(self._identity.boot_id)
+        return self._identity
+
+    def start(self) -> None:
+        if self._decoder is None or self._identity is None:
+            raise DeviceError("demo: start came before open")
+        self._session = self._random.getrandbits(32)
+        self._decoder.begin(self._session, self._identity.boot_id)
+        self.stream(True, self._session)
+        self._streaming = True
+
+    def read_into(self, block: Block, limit_sample: int | None = None) -> bool:
+        if self._decoder is None or not self._streaming:
+            raise DeviceGone("demo: not streaming")
+        while True:
+            if self._decoder.read_into(block, limit_sample):
+                return True
+            moved = self._pump()
+            if not moved:
+                if not self._device.plugged:
+                    self._streaming = False
+                    raise DeviceGone("demo: the cable was pulled")
+                return False
+
+    def _pump(self) -> bool:
+        """Let the device run until it has a block for us; False when it waits for our heartbeat."""
+        assert self._decoder is not None  # noqa: S101 - read_into has checked it
+        fed = False
+        while (transfer := self._device.take()) is not None:
+            self._decoder.feed(transfer)
+            fed = True
+        if fed:
+            return True
+        return bool(self._device.step())
+
+    def stop(self) -> None:
+        if self._streaming:
+            self._streaming = False
+            self.stream(False)
+
+    def close(self) -> None:
+        if self._stimulator is not None:
+            self._stimulator.off()
+        self._streaming = False
+        self._decoder = self._stimulator = None
+
+    def fileno(self) -> int:
+        return -1
+
+    def stats(self) -> ReadStats:
+        if self._decoder is None:
+            return ReadStats()
+        return stats_of(self._decoder)
+
+    def status(self) -> DeviceStatus:
+        if self._identity is None or self._decoder is None:
+            return DeviceStatus("absent", self.name)
+        return status_of(self.name, self._identity, self._decoder, self._session, self._streaming)
+
+    def stimulator(self) -> Stimulator | None:
+        identity = self._identity
+        return self._stimulator if identity is not None and identity.stimulator and identity.limit_table_ok else None
+
+    # ------------------------------------------------------------ endpoint 0
+
+    def transfer_in(self, request: int, value: int, length: int, interface: int | None) -> bytes | None:
+        kind = 0xC0 if interface is None else 0xC1
+        status, data = self._device.control(struct.pack("<BBHHH", kind, request, value, interface or 0, length))
+        return bytes(data) if status >= 0 else None
+
+    def transfer_out(self, request: int, value: int, data: bytes, interface: int | None) -> bool:
+        kind = 0x40 if interface is None else 0x41
+        setup = struct.pack("<BBHHH", kind, request, value, interface or 0, len(data))
+        status, _ = self._device.control(setup, data)
+        return bool(status >= 0)
+
+
+def stats_of(decoder: Ionm1Decoder) -> ReadStats:
+    """The decoder's counters under the names of the driver interface."""
+    c = decoder.counters()
+    return ReadStats(
+        blocks=c.get("blocks", 0), samples=c.get("samples", 0), lost_samples=c.get("lost_samples", 0),
+        gaps=c.get("gaps", 0), duplicates=c.get("duplicates", 0), bad_frames=c.get("bad_frames", c.get("bad_crc", 0)),
+        stale_frames=c.get("stale", 0), fifo_high_permille=c.get("fifo_high_permille", 0),
+    )
+
+
+def status_of(driver: str, identity: Identity, decoder: Ionm1Decoder, session: int, streaming: bool) -> DeviceStatus:
+    s = stats_of(decoder)
+    state = StimState(decoder.stim_state) if decoder.stim_state in list(StimState) else StimState.SAFE
+    return DeviceStatus(
+        "streaming" if streaming else "connecting", driver, identity.serial, identity.firmware, len(identity.inputs),
+        identity.rate_hz, identity.boot_id, session, s.lost_samples, s.gaps, s.duplicates, s.bad_frames,
+        decoder.fifo_permille, s.fifo_high_permille, state.name,
+    )

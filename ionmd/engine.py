@@ -1,0 +1,306 @@
+"""The pipeline thread: device in, room around, requests between blocks.
+
+In: an amplifier (opened here, reopened by serial number after it left), requests with their futures, an agenda of
+requests at samples.  Out: everything through the bus.  Always: requests run between two blocks, or exactly at
+their `at_sample`; a lost device leaves the room standing, disarmed, with an alarm; nobody blocks this thread.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+
+from ionmd.commands.base import Desk
+from ionmd.commands.table import Reply, execute
+from ionmd.drivers.base import Amplifier, Identity
+from ionmd.errors import DeviceError, DeviceGone, IonmdError, Refused
+from ionmd.model import Block, DeviceStatus, Gap
+from ionmd.pipeline import Pipeline
+from ionmd.room.room import QUANTUM_MS
+from ionmd.service.backend import Call
+from ionmd.timers import HEARTBEAT_MS, NO_DATA_ALARM_MS, STAGE_STUCK_MS
+
+log = structlog.get_logger()
+RETRY_S = 0.2  # between looks for an absent device
+IDLE_S = 0.05
+BLOCK_S = 0.025  # capacity of the working block; a quantum is shorter
+
+
+@dataclass(order=True)
+class _Planned:
+    sample: int
+    order: int
+    call: Call
+    reply: Reply
+
+
+class Engine:
+    """One per daemon; `start` makes the thread, `stop` ends it with everything off."""
+
+    def __init__(
+        self, pipeline: Pipeline, desk: Desk, make_amplifier: Callable[[], Amplifier], serial: str | None,
+        speed: float | None = 1.0, duration_s: float | None = None,
+        on_device: Callable[[DeviceStatus], None] | None = None, on_shape: Callable[[], None] | None = None,
+        wait_room: Callable[[], None] | None = None,
+    ) -> None:
+        """speed: device seconds per second, None when the device owns virtual time.  duration_s: device seconds.
+        on_shape: the amplifier's inputs or rate are (newly) known.  wait_room: at virtual speed, let the disk keep up."""
+        self._pipeline, self._desk, self._room = pipeline, desk, pipeline.room
+        self._make, self._serial, self._speed = make_amplifier, serial, speed
+        self._duration_s = duration_s
+        self._on_device, self._on_shape, self._wait_room = on_device, on_shape, wait_room
+        self._amplifier: Amplifier | None = None
+        self._identity: Identity | None = None
+        self._block: Block | None = None
+        self._session = (-1, -1)  # device session, boot id
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._agenda: list[_Planned] = []
+        self._order = 0
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._stopping = False
+        self._last_data_s = 0.0
+        self._silent = False
+        self._next_try_s = 0.0
+        self._last_beat_s = 0.0
+        self._first_sample: int | None = None
+        self.ticks = 0  # the watchdog's proof that this stage lives
+        self.finished = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pipeline", daemon=True)
+
+    # ------------------------------------------------------------ any thread
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self.wake()
+        self._thread.join(timeout=10.0)
+
+    def wake(self) -> None:
+        os.eventfd_write(self._wake, 1)
+
+    def post(self, action: Callable[[], None]) -> None:
+        """Run on the pipeline thread between two blocks."""
+        self._inbox.append(action)
+        self.wake()
+
+    def request(self, call: Call, reply: Reply) -> None:
+        """Queue a request; with `at_sample` it runs exactly when that sample is the next one."""
+        self.post(lambda: self._plan(call, reply))
+
+    # ------------------------------------------------------------ requests
+
+    def _plan(self, call: Call, reply: Reply) -> None:
+        at = getattr(call.params, "at_sample", None)
+        if at is None or call.method in ("event.add", "stim.fire") or self._room.rate_hz <= 0.0 and at == 0:
+            execute(self._desk, call, reply)
+            return
+        if at < self._room.now:
+            late = self._room.now - at
+            reply(None, Refused(f"{call.method}: at_sample {at} has passed by {late} samples", 1003))
+            return
+        self._order += 1
+        heapq.heappush(self._agenda, _Planned(at, self._order, call, reply))
+
+    def _due(self) -> None:
+        while self._agenda and self._agenda[0].sample <= self._room.now:
+            planned = heapq.heappop(self._agenda)
+            execute(self._desk, planned.call, planned.reply)
+
+    def _do_inbox(self) -> None:
+        while self._inbox:
+            action = self._inbox.popleft()
+            try:
+                action()
+            except IonmdError as error:
+                log.warning("request_failed", error=str(error))
+            except Exception:
+                log.exception("request_crashed")
+
+    # ------------------------------------------------------------ the loop
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping and not self._over():
+                self.ticks += 1
+                self._do_inbox()
+                self._due()
+                if self._amplifier is None:
+                    self._connect()
+                if self._amplifier is None or not self._read():
+                    self._idle()
+        except Exception:
+            log.exception("pipeline_failed")
+            raise
+        finally:
+            self._room.control.off()
+            self._do_inbox()
+            self._close()
+            self.finished.set()
+
+    def _over(self) -> bool:
+        if self._duration_s is None or self._first_sample is None:
+            return False
+        return self._room.now - self._first_sample >= self._duration_s * self._room.rate_hz
+
+    def _idle(self) -> None:
+        fds = [self._wake]
+        amplifier = self._amplifier
+        if amplifier is not None and amplifier.fileno() >= 0:
+            fds.append(amplifier.fileno())
+        # a device without a descriptor waits for our heartbeat only: do not sleep on it
+        wait = IDLE_S if amplifier is None or len(fds) > 1 else 0.002
+        readable, _, _ = select.select(fds, [], [], wait)
+        if self._wake in readable:
+            os.eventfd_read(self._wake)
+        if amplifier is not None:
+            now = time.monotonic()
+            if now - self._last_beat_s >= HEARTBEAT_MS / 1000.0:
+                self._last_beat_s = now
+                self._room.stimulation.beat()
+            self._room.stimulation.watch_lease()
+            self._supervise(now)
+
+    def _supervise(self, now: float) -> None:
+        """No samples for too long is an alarm; it ends with the next block."""
+        if not self._silent and self._last_data_s and now - self._last_data_s > NO_DATA_ALARM_MS / 1000.0:
+            self._silent = True
+            room = self._room
+            room.monitoring.block("", "no data", "no samples arrive", room.now)
+            room.technical.raised(
+                "device.no-data", "", "No samples arrive from the amplifier: nothing is monitored.", "high",
+                [f"last sample {room.now - 1}"],
+            )
+            self._tell("stalled")
+
+    # ------------------------------------------------------------ device
+
+    def _tell(self, state: str, detail: str = "") -> None:
+        room, amplifier = self._room, self._amplifier
+        status = amplifier.status() if amplifier is not None else DeviceStatus(state)
+        room.device = msgspec.structs.replace(status, state=state, detail=detail)
+        room.bus.emit("device", room.device)
+        if self._on_device is not None:
+            self._on_device(room.device)
+
+    def _connect(self) -> None:
+        now = time.monotonic()
+        if now < self._next_try_s:
+            return
+        self._next_try_s = now + RETRY_S
+        amplifier = self._make()
+        try:
+            identity = amplifier.open(self._serial)
+            room = self._room
+            stride = (len(identity.inputs) + 15) // 16 * 16
+            self._pipeline.begin(len(identity.inputs), stride, identity.rate_hz)
+            room.lsb_uv = [i.lsb_uv for i in identity.inputs]
+            room.input_labels = [i.label for i in identity.inputs]
+            room.source = identity.source  # type: ignore[assignment]
+            if self._on_shape is not None:
+                self._on_shape()
+            self._block = Block(max(1, round(BLOCK_S * identity.rate_hz)), len(identity.inputs), identity.rate_hz)
+            self._amplifier, self._identity = amplifier, identity
+            room.control.attach(amplifier.stimulator())
+            amplifier.start()
+        except (DeviceGone, DeviceError) as error:
+            amplifier.close()
+            self._amplifier = None
+            state = "foreign" if "expected" in str(error) and isinstance(error, DeviceGone) else (
+                "absent" if isinstance(error, DeviceGone) else "failed")
+            if (state, str(error)) != (self._room.device.state, self._room.device.detail):
+                self._tell(state, str(error))
+            return
+        self._serial = self._serial or identity.serial  # from now on only this unit, until the operator says otherwise
+        room.stimulation.on_attach()
+        room.stimulation.beat()
+        self._last_data_s = time.monotonic()
+        self._tell("streaming")
+        room.technical.over("device.lost", "", "the amplifier is back; everything is disarmed")
+        room.monitoring.unblock("", "no device", room.now)
+
+    def _lost(self, error: DeviceGone) -> None:
+        room = self._room
+        room.stimulation.lost("the device was lost")
+        room.control.attach(None)
+        room.deliveries.ledger.cancel()
+        self._close()
+        room.monitoring.block("", "no device", "the amplifier is not connected", room.now)
+        room.technical.raised(
+            "device.lost", "", "The amplifier was lost: nothing is monitored, stimulation is off.", "high", [str(error)]
+        )
+        self._tell("lost", str(error))
+        self._next_try_s = 0.0
+
+    def _close(self) -> None:
+        amplifier, self._amplifier = self._amplifier, None
+        if amplifier is not None:
+            amplifier.stop()
+            amplifier.close()
+
+    # ------------------------------------------------------------ blocks
+
+    def _read(self) -> bool:
+        """One quantum if it is complete; False when more must arrive."""
+        room, block, amplifier, identity = self._room, self._block, self._amplifier, self._identity
+        if block is None or amplifier is None or identity is None:
+            return False
+        clock = room.clock
+        quantum = max(1, round(QUANTUM_MS * identity.rate_hz / 1000.0))
+        limit = (clock.next_sample // quantum + 1) * quantum
+        if self._agenda:
+            limit = min(limit, max(self._agenda[0].sample, clock.next_sample + 1))
+        try:
+            if not amplifier.read_into(block, clock.to_device(limit) if self._session[0] >= 0 else quantum):
+                return False
+        except DeviceGone as error:
+            self._lost(error)
+            return False
+        if block.n:
+            self._take(block, identity)
+        block.clear()
+        return True
+
+    def _take(self, block: Block, identity: Identity) -> None:
+        room, clock = self._room, self._room.clock
+        now = time.monotonic()
+        self._last_data_s = self._last_beat_s = now
+        session = (block.session, block.boot_id)
+        if session != self._session:
+            line = clock.begin_session(
+                block.session, block.boot_id, block.first, identity.rate_hz, now, self._speed, identity.serial
+            )
+            self._session = session
+            block.lost, block.gap = line.gap_samples, block.gap | Gap.SESSION
+            if line.gap_samples:
+                block.gap |= Gap.LOST
+            if not line.gap_exact:
+                block.gap |= Gap.ESTIMATED
+            room.now = room.bus.sample = line.sample
+            self._pipeline.session(line, identity.serial)
+        block.device_first = block.first
+        clock.advance(block.first + block.n, now)
+        block.first = clock.to_case(block.first)
+        if self._first_sample is None:
+            self._first_sample = block.first
+        if self._silent:
+            self._silent = False
+            room.monitoring.unblock("", "no data", room.now)
+            room.technical.over("device.no-data", "", "samples arrive again")
+            self._tell("streaming")
+        self._pipeline.process(block)
+        if self._wait_room is not None:
+            self._wait_room()
+
+
+__all__ = ["STAGE_STUCK_MS", "Engine"]
