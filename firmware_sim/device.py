@@ -152,6 +152,8 @@ class SimDevice:
 
     def advance(self, now_s: float) -> None:
         """Do what is due at monotonic time `now_s`, at most a few batches."""
+        if not self._now_s:
+            self._clock.anchor(now_s, self.firmware.sample)  # power-up is the first turn
         self._now_s = now_s
         if self._open_denied_until_s and now_s >= self._open_denied_until_s:
             self._open_denied_until_s, self.open_errno = 0.0, 0
