@@ -250,7 +250,7 @@ class SimDevice:
                 self._loads[output] = load
                 fw.set_load(output, load[0], load[1] - 1.0)
         if fw.impedance_input is not None:
-            for number in range(fw.inputs_max):
+            for number in range(fw.config.inputs):
                 fw.set_impedance(number, patient.impedance(number, at))
         if fw.streaming:
             pulses = fw.stim_ticks(n)

@@ -34,11 +34,13 @@ from ionmd.room.bus import Bus
 from ionmd.room.room import Room
 from ionmd.service import notify
 from ionmd.service.backend import Call, Caller, StreamSource, StreamSpec
-from ionmd.service.bind import listen
+from ionmd.service.bind import bind
 from ionmd.service.schema import METHODS
 from ionmd.service.server import Server
-from ionmd.stim.control import Control, Trouble as ControlTrouble
+from ionmd.stim.control import Control
+from ionmd.stim.control import Trouble as ControlTrouble
 from ionmd.stim.limits import BY_NAME
+from ionmd.streams import Streams
 from ionmd.testdef import Template
 
 log = structlog.get_logger()
@@ -144,13 +146,14 @@ class Daemon:
         self._templates = templates or catalog.templates()
         bus = Bus(self.recorder.journal, self._publish)
         self.room = Room(bus, self.control, catalog.tests(), self._templates, float(config.device.mains_hz))
-        self.pipeline = Pipeline(self.room, [self.recorder.raw])
+        self.streams = Streams(self.room)
+        self.pipeline = Pipeline(self.room, [self.recorder.raw, self.streams.push])
         speed_name = "max" if speed is None else f"{speed:g}"
         self.desk = Desk(self.room, _Store(self.recorder, self), lambda action: self.engine.post(action), __version__,
                          self.boot_id, speed_name)
         template = self._templates.get(config.case.template) or next(iter(self._templates.values()))
         wanted = device_config(config, template)
-        make = make_amplifier or amplifier_class(config.device.driver)
+        make: Callable[[DeviceConfig], Amplifier] = make_amplifier or amplifier_class(config.device.driver)
         self.engine = Engine(
             self.pipeline, self.desk, lambda: make(wanted), config.device.serial or None, speed, duration_s,
             self._device, None, (lambda: None) if speed is not None else self._let_disk_keep_up,
@@ -228,9 +231,7 @@ class Daemon:
         self.engine.post(check)
 
     def open_stream(self, spec: StreamSpec) -> StreamSource:
-        from ionmd.service_streams import open_stream
-
-        return open_stream(self, spec)
+        return self.streams.open(spec)
 
     # ------------------------------------------------------------ outlets
 
@@ -264,7 +265,10 @@ class Daemon:
         self.engine.post(lambda: self.room.stimulation.on_trouble(trouble))
 
     def _denied(self, caller: Caller, method: str) -> None:
-        self.engine.post(lambda: self.room.bus.journal("audit", {"denied": method, "uid": caller.uid}) and None)
+        def note() -> None:
+            self.room.bus.journal("audit", {"denied": method, "uid": caller.uid})
+
+        self.engine.post(note)
 
 
 class _WithLease:
@@ -301,20 +305,25 @@ async def _serve(daemon: Daemon, socket_paths: list[Path]) -> int:
     stopping = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopping.set)
-    listener = listen(socket_paths)
-    daemon.start()
+    bound = bind(socket_paths)
     try:
-        await daemon.server.start(listener)
-        notify.ready(f"device {daemon.room.device.state}")
+        daemon.start()
+    except IonmdError:
+        bound.close()
+        raise
+    try:
+        await daemon.server.start(bound.socket)
+        notify.notify(READY=1, STATUS=f"device {daemon.room.device.state}")
         watchdog = asyncio.create_task(_watchdog(daemon))
         finished = asyncio.create_task(asyncio.to_thread(daemon.engine.finished.wait))
         await asyncio.wait([asyncio.create_task(stopping.wait()), finished], return_when=asyncio.FIRST_COMPLETED)
-        notify.stopping()
+        notify.notify(STOPPING=1)
         watchdog.cancel()
         daemon.control.off()
         await daemon.server.close()
     finally:
         await asyncio.to_thread(daemon.stop)
+        bound.close()
     return 0
 
 
@@ -326,4 +335,4 @@ async def _watchdog(daemon: Daemon) -> None:
         alive = daemon.engine.ticks != ticks and (daemon.control.backlog == 0 or daemon.control.done != done)
         ticks, done = daemon.engine.ticks, daemon.control.done
         if alive:
-            notify.watchdog()
+            notify.notify(WATCHDOG=1)

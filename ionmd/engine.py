@@ -53,7 +53,7 @@ class Engine:
         wait_room: Callable[[], None] | None = None,
     ) -> None:
         """speed: device seconds per second, None when the device owns virtual time.  duration_s: device seconds.
-        on_shape: the amplifier's inputs or rate are (newly) known.  wait_room: at virtual speed, let the disk keep up."""
+        on_shape: the amplifier's inputs or rate are (newly) known.  wait_room: at virtual speed, wait for the disk."""
         self._pipeline, self._desk, self._room = pipeline, desk, pipeline.room
         self._make, self._serial, self._speed = make_amplifier, serial, speed
         self._duration_s = duration_s
@@ -102,7 +102,7 @@ class Engine:
 
     def _plan(self, call: Call, reply: Reply) -> None:
         at = getattr(call.params, "at_sample", None)
-        if at is None or call.method in ("event.add", "stim.fire") or self._room.rate_hz <= 0.0 and at == 0:
+        if at is None or call.method in ("event.add", "stim.fire") or (self._room.rate_hz <= 0.0 and at == 0):
             execute(self._desk, call, reply)
             return
         if at < self._room.now:

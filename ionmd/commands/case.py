@@ -36,7 +36,7 @@ def case_open(desk: Desk, p: CaseOpen, caller: Caller) -> object:
     info = room.open_case(case_id, template, person, p.montage)
     for attendance in room.people.present():
         room.bus.journal("attendance", {"attendance": attendance})
-    room.bus.emit("case", {"state": "open", "case": case_id, "template": name, "resumed": p.resume})
+    room.bus.emit("case", {"state": "running", "case_id": case_id, "template": name, "resumed": p.resume})
     return {"case_id": info.id, "path": desk.store.path(case_id), "resumed": p.resume}
 
 
@@ -52,8 +52,8 @@ def case_close(desk: Desk, p: CaseClose, caller: Caller) -> object:
     for state in room.tests.values():
         room.stop_test(state)
     still_open = [a.id for a in room.book.open()]
-    data = {"state": "closed", "case": info.id, "reason": p.reason, "open_alarms": still_open}
-    room.bus.emit("case", data, kind="close")
+    data = {"state": "closing", "case_id": info.id, "reason": p.reason, "open_alarms": still_open}
+    room.bus.emit("case", data)
     room.close_case()
     desk.store.close_case("closed")
     return {"id": info.id}

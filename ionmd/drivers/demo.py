@@ -63,6 +63,10 @@ class Demo(Amplifier, Ep0):
     def start(self) -> None:
         if self._decoder is None or self._identity is None:
             raise DeviceError("demo: start came before open")
+        for kind, request, value in ((0x00, 9, 1), (0x01, 11, 1)):  # SET_CONFIGURATION 1, SET_INTERFACE alternate 1
+            status, _ = self._device.firmware.control(struct.pack("<BBHHH", kind, request, value, 0, 0))
+            if status < 0:
+                raise DeviceError(f"demo: the firmware refused standard request {request}")
         self._session = self._random.getrandbits(32)
         self._decoder.begin(self._session, self._identity.boot_id)
         self.stream(True, self._session)

@@ -1,7 +1,7 @@
 """The ionm1 device as requests on endpoint 0: identity, configuration, stimulator.  Layouts: docs/wire/ionm1.md 4-6.
 
-In: typed requests.  Out: packed bytes to whatever carries them (USB in ionm1.py, the simulated firmware in demo.py), and
-parsed answers.  Always: what was loaded is read back and compared bit for bit; a refusal carries the firmware's reason;
+In: typed requests.  Out: packed bytes to whatever carries them (USB in ionm1.py, the simulated firmware in
+demo.py), and parsed answers.  Always: what was loaded is read back and compared bit for bit; a refusal carries the firmware's reason;
 a fire is sent once and never repeated.
 """
 
@@ -147,7 +147,7 @@ class Ep0Stimulator(Stimulator):
         if self._ep0.ask(STIM_READBACK, slot, 512, STIMULATOR) != data:
             self.off()
             raise DeviceRefused(f"slot {slot} reads back other bytes than were loaded; outputs are off", "READBACK")
-        self._loaded[slot] = zlib.crc32(data)
+        self._loaded[slot] = zlib.crc32(data[:-4])
 
     def arm(self, slot: int, ttl_ms: int) -> ArmToken:
         crc = self._loaded.get(slot)

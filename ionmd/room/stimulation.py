@@ -17,6 +17,7 @@ from ionmd.errors import INTERLOCK, NO_DEVICE, IonmdError, Refused
 from ionmd.model import Mark, StimState
 from ionmd.room.deliveries import REASONS
 from ionmd.room.teststate import TestState
+from ionmd.stim.control import Trouble
 from ionmd.stim.delivery import ALTERNATION, Delivery, build
 from ionmd.stim.lease import Lease
 from ionmd.stim.limits import BY_NAME, check_sequence
@@ -141,11 +142,24 @@ class Stimulation:
 
     # ------------------------------------------------------------ every quantum
 
+    def watch_lease(self) -> None:
+        """A silent holder loses the lease; monotonic time, because a person is waiting, not a sample."""
+        if self.lease.expired(time.monotonic()):
+            self.lost("the holder of the lease is silent")
+
+    def on_trouble(self, trouble: Trouble) -> None:
+        """A request to the device failed (control thread's word)."""
+        if trouble.what == "arm":
+            name = next((s.id for s in self._room.tests.values() if s.running and s.slot == trouble.slot % 7), "")
+            self._room.technical.raised(
+                "stimulus.not-armed", str(trouble.slot), f"The device refused to arm: {trouble.text}.", "high",
+                [trouble.reason], name,
+            )
+
     def tick(self) -> None:
         """Hand out what is due within the horizon; watch the lease; beat."""
         room = self._room
-        if self.lease.expired(time.monotonic()):
-            self.lost("the holder of the lease is silent")
+        self.watch_lease()
         horizon = room.now + ms_to_samples(HORIZON_MS, room.rate_hz) + room.quantum
         for at_sample, test in self.schedule.due(horizon):
             state = room.tests.get(test)

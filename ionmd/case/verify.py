@@ -1,0 +1,132 @@
+"""Checks a stored case from its files alone: the chain, the manifest, the raw segments against the journal.
+
+In: a case directory.  Out: a Report; it names file, line and what is wrong.  Reads only; `recover` is the one that
+mends an interrupted case.  Needs no daemon and no index.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ionmd.case.bdf import COUNT_OFFSET
+from ionmd.case.files import OsFiles
+from ionmd.case.journal import JOURNAL
+from ionmd.case.manifest import case_files, hash_file, read_manifest
+from ionmd.case.repair import CaseState, read_state, repair
+from ionmd.errors import StorageError
+
+
+@dataclass
+class Report:
+    """`problems` empty: everything that is there is what was written."""
+
+    case_id: str
+    state: str
+    lines: int = 0
+    head: str = ""
+    raw_samples: int = 0
+    segments: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+def state_word(state: CaseState) -> str:
+    return state.closed or ("interrupted" if state.interrupted else "open")
+
+
+def verify(case_dir: Path) -> Report:
+    """Raises StorageError when there is no journal at all."""
+    if not (case_dir / JOURNAL).is_file():
+        raise StorageError(f"{case_dir}: no {JOURNAL} is there; a case directory was expected")
+    state = read_state(case_dir)
+    scan = state.scan
+    report = Report(case_dir.name, state_word(state), scan.last_n, scan.last_hash, kinds=dict(state.kinds))
+    report.problems += [f"{JOURNAL} {finding}" for finding in scan.findings]
+    if scan.torn_bytes:
+        word = report.notes if state.closed is None else report.problems
+        word.append(f"{JOURNAL}: the last {scan.torn_bytes} bytes are a torn line (`ionmd case recover` cuts it)")
+    for segment in state.segments.values():
+        _segment(case_dir, state, segment.number, report)
+    known = {s.file for s in state.segments.values()}
+    for path in sorted(case_dir.glob("raw-*.bdf")):
+        if path.name not in known:
+            report.problems.append(f"{path.name}: the journal knows nothing of this file")
+    _manifest(case_dir, state, report)
+    return report
+
+
+def _segment(case_dir: Path, state: CaseState, number: int, report: Report) -> None:
+    segment = state.segments[number]
+    path = case_dir / segment.file
+    if not path.is_file():
+        report.problems.append(f"{segment.file}: the journal has it, the file is missing")
+        return
+    layout = segment.layout
+    records = segment.records if segment.records is not None else segment.synced_records
+    header = 256 * (len(layout.labels) + 2)
+    size = path.stat().st_size
+    expected = header + records * layout.record_bytes if segment.records is not None else None
+    report.segments += 1
+    report.raw_samples += records * layout.samples_per_record
+    if size < header + records * layout.record_bytes:
+        report.problems.append(
+            f"{segment.file}: {size} bytes are there, the journal promises {header + records * layout.record_bytes}"
+        )
+    elif expected is not None and size != expected:
+        report.problems.append(f"{segment.file}: {size} bytes are there, {expected} were expected")
+    with path.open("rb") as file:
+        file.seek(COUNT_OFFSET)
+        count = file.read(8).decode("ascii", "replace").strip()
+    if segment.records is not None and count != str(segment.records):
+        report.problems.append(f"{segment.file}: its header counts {count} records, the journal {segment.records}")
+
+
+def _manifest(case_dir: Path, state: CaseState, report: Report) -> None:
+    manifest = read_manifest(case_dir)
+    if manifest is None:
+        if state.closed is not None:
+            report.notes.append("manifest.json is missing: the daemon stopped before it was written")
+        return
+    if manifest.journal.head != state.scan.last_hash:
+        report.problems.append("manifest.json: the chain's head differs from the journal's last hash")
+    if manifest.journal.lines != state.scan.last_n:
+        report.problems.append(f"manifest.json: {manifest.journal.lines} lines, the journal has {state.scan.last_n}")
+    for path in case_files(case_dir):
+        entry = manifest.files.get(path.name)
+        if entry is None:
+            report.problems.append(f"{path.name}: not in manifest.json")
+        elif hash_file(path) != entry:
+            report.problems.append(f"{path.name}: its SHA-256 differs from manifest.json")
+    for name in manifest.files:
+        if not (case_dir / name).is_file():
+            report.problems.append(f"{name}: in manifest.json, but missing")
+
+
+def recover(case_dir: Path) -> list[str]:
+    """Make an interrupted case readable; what was done.  Done twice, the second time changes nothing."""
+    if not (case_dir / JOURNAL).is_file():
+        raise StorageError(f"{case_dir}: no {JOURNAL} is there; a case directory was expected")
+    return list(repair(OsFiles(), case_dir).actions)
+
+
+def list_cases(state_dir: Path) -> list[dict[str, Any]]:
+    """Newest last: case_id, state, opened_utc, closed_utc, template, source."""
+    found = []
+    root = state_dir / "cases"
+    for path in sorted(root.iterdir()) if root.is_dir() else []:
+        if not (path / JOURNAL).is_file():
+            continue
+        state = read_state(path)
+        found.append({
+            "case_id": path.name, "state": state_word(state), "opened_utc": state.first_utc,
+            "closed_utc": state.last_utc if state.closed else "", "template": state.header.get("template", ""),
+            "source": state.header.get("source", ""),
+        })
+    return sorted(found, key=lambda c: str(c["opened_utc"]))
