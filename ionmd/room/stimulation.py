@@ -186,9 +186,9 @@ class Stimulation:
             room.control.heartbeat(self._beat, max(0, room.clock.to_device(room.now)), room.progress)
 
     def on_state(self, mark: Mark) -> None:
-        """The firmware changed state by itself or on request: `value` is state + reason x 256."""
+        """The firmware changed state by itself or on request; `value` is the reason."""
         room = self._room
-        state, reason = StimState(mark.value & 0xFF), mark.value >> 8
+        state, reason = StimState(mark.state), mark.value
         room.bus.emit("stim", {"state": state.name, "reason": reason, "at_sample": mark.sample})
         if state is StimState.TRIPPED and not self.tripped:
             self.tripped = reason

@@ -10,6 +10,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
 from ionmd.model import AuxLine, Block, Gap, Mark, Priority
 from ionmd.runner.base import Span
 from ionmd.timers import CAUTERY_QUIET_MS
@@ -43,8 +46,8 @@ class Technical:
         self.impedance_kohm: dict[int, float] = {}
         self.cautery_since: int | None = None
         self.cautery_samples = 0
-        self._lo: list[float] = []
-        self._hi: list[float] = []
+        self._lo: npt.NDArray[np.float32] | None = None  # extremes of each input since `_from`
+        self._hi: npt.NDArray[np.float32] | None = None
         self._from = 0
         self._clipped_since: dict[int, int] = {}
         self._wanted: tuple[set[int], Callable[[object], None], tuple[int, ...]] | None = None
@@ -140,29 +143,29 @@ class Technical:
         rate = self._room.rate_hz
         if block.gap & (Gap.LOST | Gap.SESSION) and block.lost:
             self.spoiled.append(Span(block.first - block.lost, block.first, "gap"))
-        if not self._lo:
+        if self._lo is None or self._hi is None or len(self._lo) != block.stride:
             self._from = block.first
-            self._lo, self._hi = block.lo[: block.inputs].tolist(), block.hi[: block.inputs].tolist()
+            self._lo, self._hi = block.lo.copy(), block.hi.copy()
         else:
-            self._lo = [min(a, b) for a, b in zip(self._lo, block.lo.tolist(), strict=False)]
-            self._hi = [max(a, b) for a, b in zip(self._hi, block.hi.tolist(), strict=False)]
+            np.minimum(self._lo, block.lo, out=self._lo)
+            np.maximum(self._hi, block.hi, out=self._hi)
         if block.first + block.n - self._from >= STEP_S * rate:
-            self._supervise(block.first + block.n)
-            self._lo = []
+            self._supervise(block.first + block.n, self._lo.tolist(), self._hi.tolist())
+            self._lo = None
         if self.cautery_since is not None and block.first - self.cautery_since > CAUTERY_LIMIT_S * rate:
             self.raised(
                 "cautery.stuck", "", "Cautery has been sensed for more than 10 s: averaging is paused all that time.",
                 "medium", ["check the cautery sensor if nobody is cutting"],
             )
 
-    def _supervise(self, now: int) -> None:
+    def _supervise(self, now: int, lows: list[float], highs: list[float]) -> None:
         room = self._room
         ceiling = [0.999 * 8388607 * lsb for lsb in room.lsb_uv]
         used = {e.input: e.label for e in room.electrodes.values()}
         for i in used:
-            if i >= len(self._lo):
+            if i >= room.inputs:
                 continue
-            lo, hi = self._lo[i], self._hi[i]
+            lo, hi = lows[i], highs[i]
             clipped = hi >= ceiling[i] or lo <= -ceiling[i]
             if clipped:
                 since = self._clipped_since.setdefault(i, now)
