@@ -56,8 +56,9 @@ class Simulator:
         self.directory = Path(tempfile.mkdtemp(prefix="ionmd-sim-"))
         # LD_PRELOAD is cut at blanks and colons, so the library is named by a path of our own
         (self.directory / "usbfs_shim.so").symlink_to(library)
-        command = [sys.executable, "-m", "firmware_sim.cli", "--with-parent",
-                   "--shim-root", str(self.directory / "root"), "--listen", f"unix:{self._path('usb')}", "--control", f"unix:{self._path('control')}"]  # fmt: skip
+        command = [sys.executable, "-m", "firmware_sim.cli", "--with-parent"]
+        command += ["--shim-root", str(self.directory / "root")]
+        command += ["--listen", f"unix:{self._path('usb')}", "--control", f"unix:{self._path('control')}"]
         packages = str(Path(__file__).resolve().parents[1])
         path = os.pathsep.join([packages, *filter(None, [os.environ.get("PYTHONPATH")])])
         with (self.directory / "stderr").open("wb") as errors:

@@ -409,14 +409,15 @@ static bool read_file(const char *path, void *to, size_t room, size_t *size)
     return true;
 }
 
-static bool endpoint_active(const struct node *n, uint8_t address)
+/* The interface whose active alternate has this endpoint, -1: none has. */
+static int owner(const struct node *n, uint8_t address)
 {
     for (int i = 0; i < n->n_endpoints; i++) {
         const struct endpoint *e = &n->endpoints[i];
         if (e->address == address && e->interface < MAX_INTERFACES && e->alt == n->alt[e->interface])
-            return true;
+            return e->interface;
     }
-    return false;
+    return -1;
 }
 
 /* ------------------------------------------------------------------ open and close */
@@ -629,7 +630,7 @@ static int submit_urb(struct node *n, struct usbdevfs_urb *urb)
     }
     pthread_mutex_lock(&n->state);
     int why = 0;
-    if (!setup && !n->gone && !endpoint_active(n, urb->endpoint))
+    if (!setup && !n->gone && owner(n, urb->endpoint) < 0)
         why = ENOENT;
     else if (n->in_flight + length > MAX_IN_FLIGHT)
         why = ENOMEM;
@@ -675,6 +676,22 @@ static int reap(struct node *n, void **out, bool wait)
     return 0;
 }
 
+/* What the kernel does before it disturbs an interface (-1: the whole device): its transfers end as discarded. */
+static void cancel_all(struct node *n, int interface)
+{
+    struct usbdevfs_urb *urb;
+    do {
+        urb = NULL;
+        pthread_mutex_lock(&n->state);
+        for (struct transfer *t = n->pending; t && !urb; t = t->next)
+            if (t->urb && (interface < 0 || owner(n, t->urb->endpoint) == interface))
+                urb = t->urb;
+        pthread_mutex_unlock(&n->state);
+        if (urb)
+            cancel(n, urb);
+    } while (urb);
+}
+
 static int claim(struct node *n, unsigned interface, bool take)
 {
     int why = 0;
@@ -692,11 +709,13 @@ static int claim(struct node *n, unsigned interface, bool take)
     else
         n->claimed &= ~(1u << interface);
     bool back = !why && !take && n->alt[interface];
-    if (back)
-        n->alt[interface] = 0;
     pthread_mutex_unlock(&n->state);
+    if (!why && !take)
+        cancel_all(n, (int)interface);
     if (back) /* the kernel returns a released interface to alternate 0 */
         control(n, 0x01, 0x0B, 0, (uint16_t)interface, NULL, 0);
+    if (back)
+        n->alt[interface] = 0;
     errno = why;
     return why ? -1 : 0;
 }
@@ -707,6 +726,7 @@ static int set_interface(struct node *n, const struct usbdevfs_setinterface *s)
         errno = EINVAL;
         return -1;
     }
+    cancel_all(n, (int)s->interface);
     if (control(n, 0x01, 0x0B, (uint16_t)s->altsetting, (uint16_t)s->interface, NULL, 0) < 0)
         return -1;
     pthread_mutex_lock(&n->state);
@@ -733,6 +753,7 @@ static int set_configuration(struct node *n, int value)
 static int reset(struct node *n)
 {
     uint8_t alt[MAX_INTERFACES];
+    cancel_all(n, -1);
     if (control(n, 0x23, 0x03, 4, 1, NULL, 0) < 0 || control(n, 0x00, 0x09, 1, 0, NULL, 0) < 0)
         return -1;
     pthread_mutex_lock(&n->state);

@@ -1,7 +1,7 @@
 """A port of the virtual bus: one unit, its address, its files, and whoever is attached to it.
 
 In: the device's cable state.  Out: an address that grows with each plug, the sysfs tree, an ended session on unplug.
-Always: the tree shows a device only while it can be imported, and its session is over before the files go.
+Always: the tree shows a device only while it can be imported: a host that has just lost it does not find it again.
 """
 
 from __future__ import annotations
@@ -82,13 +82,13 @@ class Port:
         device = self.device
         device.advance(time.monotonic())
         if self.visible and not device.plugged:
+            self.address = 0
+            if self.tree:
+                self.tree.unplug(self.busid)
             if self.session:
                 self.session.pull(device.last_gasp)
                 self.session = None
             self.function.reset()
-            self.address = 0
-            if self.tree:
-                self.tree.unplug(self.busid)
         elif not self.visible and device.plugged:
             self._plug()
         if device.open_errno != self._open_errno:

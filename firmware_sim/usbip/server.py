@@ -78,13 +78,17 @@ class Server:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping = False
         self._watched: dict[int, Callable[[], None]] = {}
+        self._poll = select.poll()
+        self._poll.register(self._wake, select.POLLIN)
 
     def add_listener(self, sock: socket.socket, control: bool = False) -> None:
         (self._controls if control else self._listeners)[sock.fileno()] = sock
+        self._poll.register(sock, select.POLLIN)
 
     def watch(self, fd: int, when_readable: Callable[[], None]) -> None:
         """Call `when_readable` in the loop whenever `fd` has something (or its other end is gone)."""
         self._watched[fd] = when_readable
+        self._poll.register(fd, select.POLLIN)
 
     def stop(self) -> None:
         """End `run`; from any thread, or a signal handler."""
@@ -125,7 +129,7 @@ class Server:
     def _turn(self) -> None:
         now = time.monotonic()
         waits = [w for w in (port.wait_s(now) for port in self.ports) if w is not None]
-        for fd, happened in self._poll(min(waits) if waits else None):
+        for fd, happened in self._poll.poll(min(waits) * 1000 if waits else None):
             if fd in self._sessions:
                 if happened & ~select.POLLOUT:
                     self._sessions[fd][0].on_readable()
@@ -143,17 +147,18 @@ class Server:
             self._calls.popleft()()
         for port in self.ports:
             port.turn()
-        for fd in [fd for fd, (session, _) in self._sessions.items() if session.closed]:
-            del self._sessions[fd]
+        for fd, (session, _) in list(self._sessions.items()):
+            if session.closed:
+                self._forget(fd)
+            elif session.wants_write != session.write_watched:
+                session.write_watched = session.wants_write
+                self._poll.modify(fd, select.POLLIN | (select.POLLOUT if session.wants_write else 0))
 
-    def _poll(self, wait_s: float | None) -> list[tuple[int, int]]:
-        poll = select.poll()
-        quiet = (self._wake, *self._listeners, *self._controls, *self._greeting, *self._lines, *self._watched)
-        for fd in quiet:
-            poll.register(fd, select.POLLIN)
-        for fd, (session, _) in self._sessions.items():
-            poll.register(fd, select.POLLIN | (select.POLLOUT if session.wants_write else 0))
-        return poll.poll(None if wait_s is None else wait_s * 1000)
+    def _forget(self, fd: int) -> None:
+        with contextlib.suppress(KeyError):
+            self._poll.unregister(fd)
+        for of in (self._sessions, self._greeting, self._lines):
+            of.pop(fd, None)
 
     def _accept(self, fd: int) -> None:
         listener = self._listeners.get(fd) or self._controls[fd]
@@ -168,6 +173,7 @@ class Server:
         else:
             sock.setblocking(False)
             self._greeting[sock.fileno()] = (sock, bytearray())
+        self._poll.register(sock, select.POLLIN)
 
     # ------------------------------------------------------------------ before a device is imported
 
@@ -211,7 +217,9 @@ class Server:
             sock.send(data)
 
     def _dismiss(self, fd: int) -> None:
-        self._greeting.pop(fd)[0].close()
+        sock = self._greeting[fd][0]
+        self._forget(fd)
+        sock.close()
 
     # ------------------------------------------------------------------ control socket
 
@@ -225,7 +233,8 @@ class Server:
             got = b""
         line.data += got
         if not got or len(line.data) > _MAX_LINE:
-            self._lines.pop(fd).sock.close()
+            self._forget(fd)
+            line.sock.close()
             return
         *whole, line.data = line.data.split(b"\n")
         for text in whole:

@@ -27,6 +27,7 @@ class Session:
         self.sock = sock
         self.function = function
         self.closed = False
+        self.write_watched = False  # the server's note
         self._in = bytearray(1 << 16)
         self._filled = 0
         self._pending: deque[tuple[int, int, int]] = deque()  # seq, endpoint, length
