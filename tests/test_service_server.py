@@ -363,7 +363,8 @@ def test_a_flood_is_slowed_and_nobody_else_notices(tmp_path):
 
 def test_arm_and_fire_are_limited_for_the_whole_daemon(tmp_path):
     with Rig(tmp_path, replace(EASY, stim_per_s=2.0)) as rig:
-        replies = [rig.raw().call("stim.fire", token="t") for _ in range(3)]
+        params = {"token": "t"}
+        replies = [rig.raw().call("stim.fire", **params) for _ in range(3)]
         assert ["result" in reply for reply in replies] == [True, True, False]
         assert replies[2]["error"]["code"] == 1003
 

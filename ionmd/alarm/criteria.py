@@ -16,9 +16,8 @@ from ionmd.testdef import AlarmRule
 
 # A sub-average speaks only when its own standard error is small against the fall that is looked for.
 MAX_SE = 0.35
-# The fall must exceed this many standard errors of a single sub-average; with two in a row required to confirm,
-# chance alone does so in fewer than 1 in 2,000 pairs (docs/sources.md#change-rule).
-Z_FALL = 2.0
+# The fall must exceed this many standard errors of a single sub-average (docs/sources.md#change-rule).
+Z_FALL = 2.5
 # A latency is compared only when both are known better than this fraction of the rule's limit.
 LATENCY_CI_SHARE = 0.5
 

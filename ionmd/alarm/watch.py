@@ -71,6 +71,8 @@ class ChangeWatch:
                 streak.crossed, streak.recovered = 0, streak.recovered + 1 if good else 0
         crossed = [label for label, judged in seen.judged.items() if judged.crossed]
         current = book.find(self.key)
+        if crossed and current is None and not self._agreed(seen.judged, crossed):
+            return []  # kept as a streak: the next sub-average decides
         if crossed:
             return self._crossing(seen, crossed, current, book)
         if current is None:
@@ -84,6 +86,19 @@ class ChangeWatch:
             cleared = book.clear(self.key, seen.sample, "recovered")
             return [cleared] if cleared else []
         return []
+
+    def _agreed(self, judged: dict[str, Judged], crossed: list[str]) -> bool:
+        """A first crossing is shown at once when the derivations of the test agree in the mean (weighted by their
+        precision); one derivation against the others must cross twice in a row first.  Without this, chance in four
+        derivations would raise a false `possible` every few minutes (docs/sources.md#change-rule)."""
+        if any(self._streaks[d].crossed >= 2 for d in crossed):
+            return True
+        known = [(j.ratio, j.se) for j in judged.values() if j.ratio is not None and j.se]
+        if len(known) < 2:
+            return True
+        weight = sum(1.0 / se**2 for _, se in known)
+        pooled = sum(ratio / se**2 for ratio, se in known) / weight
+        return not (pooled >= judged[crossed[0]].corrected_limit)
 
     def _crossing(
         self, seen: Observation, crossed: list[str], current: Alarm | None, book: AlarmBook

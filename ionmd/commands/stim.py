@@ -72,7 +72,7 @@ def arm(desk: Desk, p: StimArm, caller: Caller) -> object:
     check_sequence(sequence, limits, room.stimulation.ceiling(output))
     if p.rate_hz is not None and not (0.0 < p.rate_hz * p.count * 60.0 <= limits.pulses_per_min):
         raise Refused(
-            f"rate {p.rate_hz:g}/s x {p.count} pulses came, at most {limits.pulses_per_min / 60:g} pulses/s are allowed",
+            f"rate {p.rate_hz:g}/s x {p.count} pulses came, at most {limits.pulses_per_min / 60:g} pulses/s may be",
             LIMIT,
         )
     value = v_to_mv(amplitude) if volts else ma_to_ua(amplitude)

@@ -28,7 +28,7 @@ def start(desk: Desk, p: TestStart, caller: Caller) -> object:
     room.need_case()
     room.need_streaming()
     states = [room.test(name) for name in dict.fromkeys(p.tests)]
-    already = [s.id for s in states if s.running]
+    already = [s.id for s in states if s.running and not s.suspended]
     if already:
         raise Refused(f"already running: {', '.join(already)}", INTERLOCK)
     stimulating = [s for s in states if s.stimulates]

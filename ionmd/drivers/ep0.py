@@ -1,8 +1,8 @@
 """The ionm1 device as requests on endpoint 0: identity, configuration, stimulator.  Layouts: docs/wire/ionm1.md 4-6.
 
 In: typed requests.  Out: packed bytes to whatever carries them (USB in ionm1.py, the simulated firmware in
-demo.py), and parsed answers.  Always: what was loaded is read back and compared bit for bit; a refusal carries the firmware's reason;
-a fire is sent once and never repeated.
+demo.py), and parsed answers.  Always: what was loaded is read back and compared bit for bit; a refusal carries the
+firmware's reason; a fire is sent once and never repeated.
 """
 
 from __future__ import annotations

@@ -77,7 +77,8 @@ class EmgFeatures:
         with np.errstate(invalid="ignore", divide="ignore"):
             rms = np.sqrt((self._squares + self._partial[0])[:c] / n) if n else np.full(c, np.nan)
         result = Features(
-            rms, (self._length + self._partial[1])[:c], self._peak[:c].copy(), self._over[:c].copy(), self._bursts[:c].copy(), n
+            rms, (self._length + self._partial[1])[:c], self._peak[:c].copy(), self._over[:c].copy(),
+            self._bursts[:c].copy(), n,
         )
         self._kernel.clear()
         return result

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -66,7 +67,7 @@ def peaks(curve_uv: F64, sign: int, start: float, stop: float, bounds: tuple[int
     step = np.sign(np.diff(y[lo:hi]))
     found = []
     moving = np.flatnonzero(step)
-    for a, b in zip(moving[:-1], moving[1:], strict=True):
+    for a, b in pairwise(moving.tolist()):
         if step[a] > 0 > step[b]:
             index = lo + (int(a) + 1 + int(b)) // 2
             if first <= index <= last:

@@ -161,10 +161,12 @@ class Deliveries:
         got = "nothing" if delivery.worst is None else f"{abs(delivery.worst):g} {unit}"
         asked = f"{abs(delivery.marks[0].set):g} {unit}" if delivery.marks else "a pulse"
         for state in states:
+            if delivery.refused in (7, 14, 22):  # the device aborted this output and destroyed its tokens
+                state.suspended = why
             room.monitoring.block(state.id, "stimulus not delivered", f"stimulus not delivered on {name}", room.now)
         room.technical.raised(
             "stimulus.not-delivered", str(delivery.output),
-            f"Stimulus not delivered on {name}: {why}. Check lead and electrodes; these tests are not monitored.",
+            f"Stimulus not delivered on {name}: {why}. Check lead and electrodes, then start the test again.",
             "high", [f"{asked} set, {got} measured"], states[0].id if states else "",
             [label for s in states for label in (s.run.labels if s.run else [])],
         )
@@ -182,6 +184,15 @@ class Deliveries:
             "high", [f"sample {mark.sample}, {mark.delivered:g} delivered"], "", [],
         )
         self._room.stimulation.stopped("a stray pulse")
+
+    def not_accepted(self, nonce: int, reason: str) -> None:
+        """The device refused a fire request outright: there will be no mark."""
+        delivery = self.ledger.withdraw(nonce)
+        if delivery is not None and not delivery.cancelled:
+            code = {"TOKEN": 7, "LATE": 9, "TRIPPED": 11, "RATE": 13, "CAUTERY": 25}.get(reason, 6)
+            delivery.ended, delivery.refused = True, code
+            if code != 25:
+                self._not_delivered(delivery)
 
     def missing(self) -> None:
         """Deliveries whose sample passed without any mark."""

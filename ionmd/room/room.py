@@ -156,6 +156,7 @@ class Room:
         )
         state.run.excluded = set(state.excluded)
         state.running = True
+        state.suspended = ""
         state.recent_ratio.clear()
         confirm = state.rule.confirm if state.rule is not None else 2
         state.watch = ChangeWatch(state.id, state.title, state.definition.test.side, self.rate_hz, confirm)

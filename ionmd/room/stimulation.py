@@ -149,7 +149,9 @@ class Stimulation:
 
     def on_trouble(self, trouble: Trouble) -> None:
         """A request to the device failed (control thread's word)."""
-        if trouble.what == "arm":
+        if trouble.what == "fire":
+            self._room.deliveries.not_accepted(trouble.nonce, trouble.reason)
+        elif trouble.what == "arm":
             name = next((s.id for s in self._room.tests.values() if s.running and s.slot == trouble.slot % 7), "")
             self._room.technical.raised(
                 "stimulus.not-armed", str(trouble.slot), f"The device refused to arm: {trouble.text}.", "high",
@@ -165,7 +167,7 @@ class Stimulation:
             state = room.tests.get(test)
             if state is None or not state.running or state.definition.stimulus is None:
                 continue
-            if self.lease.holder is None or room.deliveries.latched:
+            if self.lease.holder is None or room.deliveries.latched or state.suspended:
                 continue
             if room.technical.cautery:
                 self.paused["cautery"] = self.paused.get("cautery", 0) + 1

@@ -64,6 +64,7 @@ class TestState:
     recent_ratio: dict[str, deque[float]] = field(default_factory=dict)
     finished: int = 0
     sweeps_alternated: int = 0
+    suspended: str = ""  # why its output is not stimulated although the test runs; a new start ends it
 
     @property
     def id(self) -> str:

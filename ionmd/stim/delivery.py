@@ -84,6 +84,10 @@ class Ledger:
             if test is None or delivery.test == test:
                 delivery.cancelled = True
 
+    def withdraw(self, nonce: int) -> Delivery | None:
+        """A delivery that the device never accepted."""
+        return self._open.pop(nonce, None)
+
     def take(self, mark: Mark) -> Delivery | None:
         """Book one PULSE, DELIVERY_END or FIRE_REFUSED mark; the delivery it belongs to, None for a stray."""
         delivery = self._open.get(mark.nonce)
