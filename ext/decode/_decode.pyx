@@ -9,6 +9,9 @@ from libc.stdlib cimport calloc, free
 from ionmd.model import Gap, Mark, MarkKind, StimState
 
 
+cdef extern from "<stdlib.h>" nogil:
+    void *aligned_alloc(size_t alignment, size_t size)
+
 cdef extern from "ring.h" nogil:
     ctypedef struct ionm_ring:
         uint64_t size, transfers, bytes, lost_transfers, lost_bytes, high
@@ -101,9 +104,8 @@ cdef object _mark(ionm1_mark *m):
 
 
 cdef class Decoder:
-    """Parser of one device.  Owns a transport ring, or reads the one at `ring_address` (a USB queue's)."""
+    """Parser of one device with its transport ring; a USB queue writes into the ring at `ring_address`."""
 
-    cdef ionm_ring own
     cdef ionm_ring *ring
     cdef ionm1_decoder *d
     cdef ionm1_out *out
@@ -111,7 +113,7 @@ cdef class Decoder:
     cdef object keep
     cdef uint64_t unknown_marks
 
-    def __cinit__(self, lsb_uv, uint64_t ring_bytes=1 << 20, uintptr_t ring_address=0):
+    def __cinit__(self, lsb_uv, uint64_t ring_bytes=1 << 20):
         cdef float lsb[64]
         cdef uint32_t inputs = len(lsb_uv)
         if not 1 <= len(lsb_uv) <= 64:
@@ -124,30 +126,18 @@ cdef class Decoder:
         self.out = <ionm1_out *>calloc(1, sizeof(ionm1_out))
         if self.d == NULL or self.out == NULL:
             raise MemoryError
-        if ring_address:
-            self.ring = <ionm_ring *>ring_address
-        else:
-            if ionm_ring_init(&self.own, ring_bytes):
-                raise MemoryError
-            self.ring = &self.own
-        if ionm1_init(self.d, self.ring, inputs, lsb):
+        self.ring = <ionm_ring *>aligned_alloc(64, sizeof(ionm_ring))  # its counters sit on cache lines of their own
+        if self.ring == NULL or ionm_ring_init(self.ring, ring_bytes) or ionm1_init(self.d, self.ring, inputs, lsb):
             raise MemoryError
 
     def __dealloc__(self):
         if self.d != NULL:
             ionm1_destroy(self.d)
-        if self.ring == &self.own:
-            ionm_ring_destroy(&self.own)
+        if self.ring != NULL:
+            ionm_ring_destroy(self.ring)
+            free(self.ring)
         free(self.d)
         free(self.out)
-
-    def attach(self, uintptr_t ring_address):
-        """From now on read this ring (0: the own one); counters and the sample position stay.  `begin` must follow."""
-        if ring_address == 0 and self.own.size == 0:
-            raise ValueError("this decoder has no ring of its own")
-        ionm1_begin(self.d, self.d.session, self.d.boot_id)
-        self.ring = <ionm_ring *>ring_address if ring_address else &self.own
-        (<ionm_ring **>self.d)[0] = self.ring  # first member
 
     def begin(self, uint32_t session, uint32_t boot_id):
         ionm1_begin(self.d, session, boot_id)
@@ -210,6 +200,11 @@ cdef class Decoder:
         block.fifo_permille = self.d.fifo_permille
         block.stim_state = _STATES.get(self.d.stim_state, StimState.TRIPPED)
         return got == 1
+
+    @property
+    def ring_address(self):
+        """Address of the transport ring; valid as long as this object lives."""
+        return <uintptr_t>self.ring
 
     @property
     def waiting(self):

@@ -40,19 +40,15 @@ def block_bytes(inputs: int, samples: int, marks: int = 0) -> int:
 
 
 class Ionm1Decoder:
-    """One device's stream.  Feed it transfers, or let it read a USB queue's ring in place."""
+    """One device's stream.  Feed it transfers, or let a USB queue write them into its ring."""
 
-    def __init__(self, lsb_uv: Sequence[float], ring_bytes: int = 1 << 20, ring_address: int = 0) -> None:
-        """lsb_uv: microvolts per count of each input.  `ring_address`: a foreign transport ring, not an own one."""
-        self._c = Decoder([float(x) for x in lsb_uv], ring_bytes, ring_address)
+    def __init__(self, lsb_uv: Sequence[float], ring_bytes: int = 1 << 20) -> None:
+        """lsb_uv: microvolts per count of each input.  ring_bytes: how much may wait to be read."""
+        self._c = Decoder([float(x) for x in lsb_uv], ring_bytes)
 
     def begin(self, session: int, boot_id: int) -> None:
         """A new stream session; with the same `boot_id` the next gap is exact."""
         self._c.begin(session, boot_id)
-
-    def attach(self, ring_address: int) -> None:
-        """Read another ring from now on; position and counters stay.  `begin` must follow."""
-        self._c.attach(ring_address)
 
     def feed(self, transfer: bytes | bytearray | memoryview, done_ns: int = 0) -> bool:
         """One transfer; False when the ring is full: nothing was stored, and that is counted."""
@@ -61,6 +57,11 @@ class Ionm1Decoder:
     def read_into(self, block: Block, limit_sample: int | None = None) -> bool:
         """Append rows; True when the block is complete.  Same promise as Amplifier.read_into, without DeviceGone."""
         return bool(self._c.read_into(block, limit_sample))
+
+    @property
+    def ring_address(self) -> int:
+        """Where a USB queue writes transfers; valid as long as this decoder lives."""
+        return int(self._c.ring_address)
 
     @property
     def waiting(self) -> bool:

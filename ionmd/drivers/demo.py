@@ -14,8 +14,9 @@ from typing import Any
 from ionmd.decode.ionm1 import Ionm1Decoder
 from ionmd.drivers.base import Amplifier, DeviceConfig, Identity, ReadStats, Stimulator
 from ionmd.drivers.ep0 import Ep0, Ep0Stimulator
+from ionmd.drivers.streaming import stats_of, status_of
 from ionmd.errors import DeviceError, DeviceGone
-from ionmd.model import Block, DeviceStatus, StimState
+from ionmd.model import Block, DeviceStatus
 
 
 class Demo(Amplifier, Ep0):
@@ -118,7 +119,9 @@ class Demo(Amplifier, Ep0):
     def status(self) -> DeviceStatus:
         if self._identity is None or self._decoder is None:
             return DeviceStatus("absent", self.name)
-        return status_of(self.name, self._identity, self._decoder, self._session, self._streaming)
+        return status_of(
+            self.name, self._identity, self._decoder, self._session, "streaming" if self._streaming else "connecting"
+        )
 
     def stimulator(self) -> Stimulator | None:
         identity = self._identity
@@ -136,23 +139,3 @@ class Demo(Amplifier, Ep0):
         setup = struct.pack("<BBHHH", kind, request, value, interface or 0, len(data))
         status, _ = self._device.control(setup, data)
         return bool(status >= 0)
-
-
-def stats_of(decoder: Ionm1Decoder) -> ReadStats:
-    """The decoder's counters under the names of the driver interface."""
-    c = decoder.counters()
-    return ReadStats(
-        blocks=c.get("blocks", 0), samples=c.get("samples", 0), lost_samples=c.get("lost_samples", 0),
-        gaps=c.get("gaps", 0), duplicates=c.get("duplicates", 0), bad_frames=c.get("bad_frames", c.get("bad_crc", 0)),
-        stale_frames=c.get("stale", 0), fifo_high_permille=c.get("fifo_high_permille", 0),
-    )
-
-
-def status_of(driver: str, identity: Identity, decoder: Ionm1Decoder, session: int, streaming: bool) -> DeviceStatus:
-    s = stats_of(decoder)
-    state = StimState(decoder.stim_state) if decoder.stim_state in list(StimState) else StimState.SAFE
-    return DeviceStatus(
-        "streaming" if streaming else "connecting", driver, identity.serial, identity.firmware, len(identity.inputs),
-        identity.rate_hz, identity.boot_id, session, s.lost_samples, s.gaps, s.duplicates, s.bad_frames,
-        decoder.fifo_permille, s.fifo_high_permille, state.name,
-    )

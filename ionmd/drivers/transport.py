@@ -1,0 +1,221 @@
+"""USB as the drivers see it: find a unit by its serial number, talk to endpoint 0, stream a bulk endpoint.
+
+In: vendor, product and serial number.  Out: control transfers as bytes, whole bulk transfers in a ring without the GIL.
+Always: pyusb's errors become ours here, in one table.  Every search has a libusb context of its own: pyusb keeps one
+for the life of the process, and a libusb without udev never sees in it what was plugged in later.  The library is
+libusb_package's, with the very handle that pyusb opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from typing import Any, NoReturn
+
+import libusb_package
+import usb.backend.libusb1 as libusb1
+import usb.core
+import usb.util
+
+from ionmd.errors import DeviceError, DeviceGone, MissingKernel
+
+try:
+    from ionmd.drivers._usbqueue import ffi, lib
+except ImportError as exc:  # no slow path
+    raise MissingKernel(f"the USB queue is not compiled ({exc}): run `make build`") from exc
+
+EP0_TIMEOUT_MS = 300
+UDEV_RULE = "70-ionmd.rules"
+US_ENGLISH = 0x0409
+QUEUE_STATES = ("idle", "running", "stalled", "failed", "gone")
+MAX_TRANSFERS = 1024
+HIGH_SPEED = 3
+
+# What a libusb errno means to whoever asked.  Everything else is a DeviceError with libusb's own words.
+GONE = frozenset({errno.ENODEV, errno.EIO, errno.EPROTO, errno.ESHUTDOWN, errno.EILSEQ, errno.ENOENT, errno.ENXIO})
+
+
+class NoReply(DeviceError):
+    """A request got no answer in time: whether the device took it is not known."""
+
+
+def _raise(error: usb.core.USBError, unit: str, doing: str) -> NoReturn:
+    code = error.errno
+    if code in GONE:
+        raise DeviceGone(f"{unit} left the bus while {doing} ({error.strerror})") from error
+    if code == errno.EACCES:
+        raise DeviceError(
+            f"{unit}: permission denied while {doing}: install the udev rule {UDEV_RULE}, be a member of group ionmd, "
+            "then plug the device in again"
+        ) from error
+    if code == errno.EBUSY:
+        raise DeviceError(f"{unit}: another program uses it: close that program ({doing})") from error
+    if code == errno.ETIMEDOUT:
+        raise NoReply(f"{unit} did not answer within {EP0_TIMEOUT_MS} ms while {doing}") from error
+    raise DeviceError(f"{unit}: {error.strerror} (errno {code}) while {doing}") from error
+
+
+class UsbUnit:
+    """One opened unit.  Control transfers may come from any thread; `close` is safe twice."""
+
+    def __init__(self, device: Any, backend: Any, serial: str) -> None:
+        self._device, self._backend = device, backend
+        self.serial = serial
+        self._name = f"unit {serial}"
+
+    @property
+    def speed(self) -> int:
+        """USB speed code: 3 high, 2 full; 0 when libusb does not know."""
+        return int(self._device.speed or 0)
+
+    @property
+    def interfaces(self) -> int:
+        return int(self._device[0].bNumInterfaces)
+
+    def prepare(self) -> None:
+        """Configuration 1, all interfaces claimed.  The configuration is only set when it is another: it resets."""
+        try:
+            handle = self._device._ctx.managed_open()
+            if self._backend.get_configuration(handle) != 1:
+                self._device.set_configuration(1)
+            for interface in range(self.interfaces):
+                usb.util.claim_interface(self._device, interface)
+        except usb.core.USBError as error:
+            _raise(error, self._name, "claiming its interfaces")
+
+    def set_interface(self, interface: int, alternate: int) -> None:
+        try:
+            self._device.set_interface_altsetting(interface, alternate)
+        except usb.core.USBError as error:
+            _raise(error, self._name, f"selecting interface {interface} alternate {alternate}")
+
+    def read(self, kind: int, request: int, value: int, index: int, length: int) -> bytes | None:
+        """Device to host; None when the device STALLs."""
+        try:
+            return bytes(self._device.ctrl_transfer(kind, request, value, index, length, EP0_TIMEOUT_MS))
+        except usb.core.USBError as error:
+            if error.errno == errno.EPIPE:
+                return None
+            _raise(error, self._name, f"asking request 0x{request:02x}")
+
+    def write(self, kind: int, request: int, value: int, index: int, data: bytes) -> bool:
+        """Host to device; False when the device STALLs."""
+        try:
+            sent = int(self._device.ctrl_transfer(kind, request, value, index, data or None, EP0_TIMEOUT_MS))
+        except usb.core.USBError as error:
+            if error.errno == errno.EPIPE:
+                return False
+            _raise(error, self._name, f"sending request 0x{request:02x}")
+        if data and sent != len(data):
+            raise DeviceError(f"{self._name}: {sent} of {len(data)} bytes of request 0x{request:02x} were taken")
+        return True
+
+    def clear_halt(self, endpoint: int) -> None:
+        try:
+            self._device.clear_halt(endpoint)
+        except usb.core.USBError as error:
+            _raise(error, self._name, f"clearing endpoint 0x{endpoint:02x}")
+
+    def queue(self, endpoint: int, transfers: int, transfer_bytes: int, ring_address: int) -> BulkQueue:
+        """A bulk IN queue into the ring at this address; close it before this unit and before the ring dies."""
+        handle = self._device._ctx.managed_open().handle.value
+        return BulkQueue(self._backend.ctx.value, handle, endpoint, transfers, transfer_bytes, ring_address)
+
+    def close(self) -> None:
+        device, backend, self._device, self._backend = self._device, self._backend, None, None
+        if device is None:
+            return
+        with contextlib.suppress(usb.core.USBError):
+            usb.util.dispose_resources(device)
+        del device  # its libusb reference goes before the context
+        backend.finalize()
+
+
+class BulkQueue:
+    """Transfers in flight on one endpoint (ext/usb/queue.h)."""
+
+    def __init__(self, context: int, handle: int, endpoint: int, transfers: int, transfer_bytes: int,
+                 ring_address: int) -> None:
+        why = ffi.new("char[]", 200)
+        path = str(libusb_package.get_library_path()).encode()
+        self._q = lib.ionm_queue_new(path, context, handle, ring_address, endpoint, transfers, transfer_bytes, why, 200)
+        if self._q == ffi.NULL:
+            raise DeviceError(f"the USB queue cannot start: {ffi.string(why).decode(errors='replace')}")
+        self._stats = ffi.new("ionm_queue_stats *")
+
+    def submit(self) -> None:
+        """Put all transfers in flight.  Raises DeviceGone when libusb refuses."""
+        if code := lib.ionm_queue_submit(self._q):
+            raise DeviceGone(f"the bulk transfers cannot be submitted (libusb error {code})")
+
+    def reap(self, timeout_ms: int = 2000) -> None:
+        """Cancel what is in flight and wait until each has come back; what they held is in the ring."""
+        lib.ionm_queue_reap(self._q, timeout_ms)
+
+    def fileno(self) -> int:
+        return int(lib.ionm_queue_eventfd(self._q)) if self._q else -1
+
+    def drain_event(self) -> None:
+        lib.ionm_queue_drain_event(self._q)
+
+    def stats(self) -> dict[str, int]:
+        """Counters of queue.h; `state` is an index into QUEUE_STATES."""
+        lib.ionm_queue_get_stats(self._q, self._stats)
+        return {name: int(getattr(self._stats, name)) for name, _ in ffi.typeof("ionm_queue_stats").fields}
+
+    @property
+    def state(self) -> str:
+        lib.ionm_queue_get_stats(self._q, self._stats)
+        return QUEUE_STATES[self._stats.state]
+
+    def close(self) -> None:
+        """Safe twice."""
+        q, self._q = self._q, None
+        if q:
+            lib.ionm_queue_free(q)
+
+
+def find_unit(vendor: int, product: int, serial: str | None) -> UsbUnit:
+    """The unit with this serial number (None: the only one).  DeviceGone when it is not there: the message says
+    `expected` only when another unit is, so that nobody takes that one by mistake."""
+    if libusb1.get_backend(find_library=lambda _: str(libusb_package.get_library_path())) is None:
+        raise DeviceError("libusb cannot be loaded: reinstall the package libusb-package")
+    backend = libusb1._LibUSB(libusb1._lib)
+    found: dict[str, Any] = {}
+    unit: UsbUnit | None = None
+    try:
+        for device in usb.core.find(True, backend, idVendor=vendor, idProduct=product):
+            found[f"?{len(found)}"] = device  # so that it is let go whatever its serial number does
+            found[_serial_of(device)] = found.popitem()[1]
+            del device
+        wanted = _choose(sorted(found), f"{vendor:04x}:{product:04x}", serial)
+        unit = UsbUnit(found.pop(wanted), backend, wanted)
+        return unit
+    finally:
+        while found:
+            with contextlib.suppress(usb.core.USBError):
+                usb.util.dispose_resources(found.popitem()[1])
+        if unit is None:
+            backend.finalize()
+
+
+def _choose(there: list[str], what: str, serial: str | None) -> str:
+    if not there:
+        raise DeviceGone(f"no unit {serial} on the bus ({what})" if serial else f"no unit {what} on the bus")
+    if serial is None and len(there) > 1:
+        raise DeviceError(f"{len(there)} units are on the bus ({', '.join(there)}): name one by its serial number")
+    if serial is not None and serial not in there:
+        raise DeviceGone(f"unit {serial} was expected, {', '.join(there)} is there: name it to take it")
+    return serial or there[0]
+
+
+def _serial_of(device: Any) -> str:
+    """String descriptor iSerialNumber.  Read here, because pyusb turns a refused permission into `no langid`."""
+    try:
+        raw = bytes(device.ctrl_transfer(0x80, 6, 0x0300 | device.iSerialNumber, US_ENGLISH, 255, EP0_TIMEOUT_MS))
+    except usb.core.USBError as error:
+        where = f"{device.idVendor:04x}:{device.idProduct:04x} at bus {device.bus} address {device.address}"
+        if error.errno == errno.EPIPE:
+            raise DeviceError(f"{where}: it has no serial number; it cannot be told from another unit") from error
+        _raise(error, where, "reading its serial number")
+    return raw[2 : raw[0]].decode("utf-16-le", "replace")
