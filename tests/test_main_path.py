@@ -10,25 +10,25 @@ from ionmd.case.verify import verify
 from ionmd.daemon import Step
 
 TESTS = ["ssep_median_left", "ssep_median_right"]
-LOSS, LEAD_OFF = 60 * RATE, 84 * RATE
+LOSS, LEAD_OFF = 75 * RATE, 105 * RATE
 
 
 def agenda() -> list[Step]:
     steps = opening()
     for test in TESTS:
-        steps.append(Step(2500, "test.set", {"test": test, "rate_hz": 5.1, "sweeps": 100}))
+        steps.append(Step(2500, "test.set", {"test": test, "rate_hz": 5.1, "sweeps": 150}))
     steps.append(Step(3000, "test.start", {"tests": TESTS, "lease": "script"}))
     steps += [
-        Step(48 * RATE, "baseline.set", {"test": t, "kind": "pre-position", "reason": "stable"}) for t in TESTS
+        Step(66 * RATE, "baseline.set", {"test": t, "kind": "pre-position", "reason": "stable"}) for t in TESTS
     ]
-    steps.append(Step(75 * RATE, "episode.add", {"informed": ["surgeon"], "words": "right SSEP is falling"}))
-    steps.append(Step(98 * RATE, "case.close", {"reason": "end"}))
+    steps.append(Step(100 * RATE, "episode.add", {"informed": ["surgeon"], "words": "right SSEP is falling"}))
+    steps.append(Step(118 * RATE, "case.close", {"reason": "end"}))
     return steps
 
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory) -> CaseRun:
-    return CaseRun(tmp_path_factory.mktemp("state"), SCENARIOS / "loss.toml", agenda(), 99.0).run()
+    return CaseRun(tmp_path_factory.mktemp("state"), SCENARIOS / "loss.toml", agenda(), 119.0).run()
 
 
 def changes(case: CaseRun) -> list:
@@ -78,7 +78,7 @@ def test_the_record_verifies_and_holds_every_sample(case):
     report = verify(case.state_dir / "cases" / "case-1")
     assert report.problems == []
     assert report.state == "closed"
-    assert report.raw_samples >= 97 * RATE
+    assert report.raw_samples >= 117 * RATE
 
 
 def test_a_changed_line_of_the_record_is_found(case, tmp_path):

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from ionmd.model import Cause, Priority, Side
 
 DOWN = 0.5  # a control below this share of its own baseline is down
-STEADY = 0.75  # above it, it is evidence against a common cause
+STEADY = 0.75  # above it, it is evidence against a common cause ...
+APART = 0.35  # ... and so it is when it stands this much above what changed: a common cause takes the same share of both
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Surroundings:
     peripheral: dict[str, float | None] = field(default_factory=dict)
     outside: dict[str, float | None] = field(default_factory=dict)  # systemic controls that avoid the level at risk
     crossing: dict[str, float | None] = field(default_factory=dict)  # other tests whose pathway crosses it
-    same_side_other: dict[str, float | None] = field(default_factory=dict)
+    changed: float | None = None  # share that is left of what changed
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,17 @@ def call(around: Surroundings) -> CauseCall:
     if known and all(v < DOWN for v in known.values()):
         evidence.append("look at limb position, cuff, perfusion, cannula and electrode of that limb")
         return CauseCall("peripheral", evidence, "high")
+    steady = STEADY if around.changed is None else min(STEADY, max(DOWN, around.changed + APART))
     outside = {k: v for k, v in around.outside.items() if v is not None}
     crossing = {k: v for k, v in around.crossing.items() if v is not None}
     evidence += [f"control {k}: {_pct(v)}" for k, v in {**outside, **crossing}.items()]
     if outside and all(v < DOWN for v in outside.values()):
         evidence.append("a pathway outside the level at risk changed too: look at anaesthesia, pressure, temperature")
         return CauseCall("systemic", evidence, "high")
-    if crossing and all(v < DOWN for v in crossing.values()) and not any(v >= STEADY for v in outside.values()):
+    if crossing and all(v < DOWN for v in crossing.values()) and not any(v >= steady for v in outside.values()):
         evidence.append("all pathways through the level at risk changed and no control avoids it")
         return CauseCall("cord or systemic", evidence, "high")
-    if any(v >= STEADY for v in {**outside, **crossing}.values()):
+    if any(v >= steady for v in {**outside, **crossing}.values()):
         return CauseCall("focal", evidence, "high")
     return CauseCall("unknown", evidence, "high")
 

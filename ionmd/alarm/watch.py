@@ -103,6 +103,8 @@ class ChangeWatch:
     def _crossing(
         self, seen: Observation, crossed: list[str], current: Alarm | None, book: AlarmBook
     ) -> list[Alarm]:
+        left = [r for d in crossed if (r := seen.judged[d].ratio) is not None]
+        seen.surroundings.changed = min(left) if left else None
         cause = call(seen.surroundings)
         if cause.cause == "technical" and current is None:
             return []  # the equipment's own alarm says so, and the derivation is "not monitored"
