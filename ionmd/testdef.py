@@ -70,6 +70,7 @@ class MarkerRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: Literal["peak", "onset"] = "peak"
     order: int = 0  # waves of one derivation come in this order; 0: on its own
     gap_ms: tuple[float, float] | None = None  # distance from the wave before it in order
+    smooth: float = 0.0  # the wave is placed on a curve smoothed by this share of its distance to its neighbour
     derivations: list[str] = msgspec.field(default_factory=list)  # empty: all
 
 
@@ -86,7 +87,7 @@ class MeasureRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
 
 class Presence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     window_ms: tuple[float, float] | None = None
-    snr_db: float = 6.0
+    snr_db: float = 3.0
     reproducibility: float = 0.5
     min_uv: float = 0.0
     noise_ms: tuple[float, float] | None = None  # a stretch without response; only used when there are no halves

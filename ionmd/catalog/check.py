@@ -167,6 +167,7 @@ def _check_waves(c: _Checker, d: TestDefinition, span: tuple[float, float]) -> N
             raise c.wrong(f"marker[{i}].label", "an empty name", "a name")
         c.window(f"marker[{i}] {m.label}.window_ms", m.window_ms, span)
         c.number(f"marker[{i}] {m.label}.order", m.order, 0, 99)
+        c.number(f"marker[{i}] {m.label}.smooth", m.smooth, 0.0, 0.5)
         if m.gap_ms is not None:
             c.window(f"marker[{i}] {m.label}.gap_ms", m.gap_ms, (0.0, 1000.0))
             if m.order == 0:

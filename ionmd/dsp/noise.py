@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from ionmd.dsp import smooth
 from ionmd.dsp.presence import effective_dof, snr_db
 
 F64 = npt.NDArray[np.float64]
@@ -63,6 +64,20 @@ class NoiseEstimate:
     def noise_dof(self) -> float:
         """Degrees of freedom of residual_uv ** 2."""
         return max(1.0, self.contrasts * self.dof(self.noise_samples))
+
+    def scaled(self, sweeps: int) -> NoiseEstimate:
+        """The noise that an average of `sweeps` such sweeps would have: power goes with 1 / sweeps."""
+        if not (self.known and self.sweeps > 0 and sweeps > 0):
+            return self
+        r = self.autocovariance * (self.sweeps / sweeps)
+        return replace(self, autocovariance=r, residual_uv=math.sqrt(float(r[0])), sweeps=sweeps, _cache={})
+
+    def smoothed(self, sigma: float) -> NoiseEstimate:
+        """The noise of the same average after `smooth.gaussian` by `sigma` samples."""
+        if not (self.known and sigma > 0.0):
+            return self
+        r = smooth.autocovariance(self.autocovariance, sigma)
+        return replace(self, autocovariance=r, residual_uv=math.sqrt(max(0.0, float(r[0]))), _cache={})
 
     def variance_of_difference(self, lag_samples: float) -> float:
         """Variance of n(t) - n(t + lag) of the noise in the average."""

@@ -9,12 +9,12 @@ Rules and numbers: docs/test-file.md and docs/sources.md#presence.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from ionmd.dsp import interval, waves
+from ionmd.dsp import interval, smooth, waves
 from ionmd.dsp.noise import NoiseEstimate, correlation, power
 from ionmd.dsp.presence import f_tail, snr_db
 from ionmd.model import Marker, Measure, Status
@@ -103,19 +103,69 @@ def measure_average(
         measures = [] if not rules else _measures(definition, derivation, {}, {}, noise, "absent", dt_ms)
         return _measured(evidence, [], measures, noise)
     bounds = _bounds(definition, len(mean_uv), t0_ms, dt_ms)
-    found = waves.label(
-        mean_uv, [_in_samples(r, t0_ms, dt_ms) for r in rules], bounds, 0.5 * noise.residual_uv if noise.known else 0.0
-    )
-    base_n = _baseline_samples(definition, dt_ms)
+    found, placing = _place(mean_uv, rules, bounds, noise, t0_ms, dt_ms)
     markers, by_label, peaks = [], {}, {}
     for rule, wave in zip(rules, found, strict=True):
         if wave.peak is None:
             continue
-        marker = _marker(rule, wave, evidence, noise, t0_ms, dt_ms, base_n)
+        marker = _marker(rule, wave, evidence, placing, t0_ms, dt_ms)
         markers.append(marker)
         by_label[rule.label], peaks[rule.label] = marker, wave.peak
     measures = _measures(definition, derivation, by_label, peaks, noise, "absent", dt_ms)
     return _measured(evidence, markers, measures, noise)
+
+
+def _place(
+    mean_uv: F64, rules: list[MarkerRule], bounds: tuple[int, int], noise: NoiseEstimate, t0_ms: float, dt_ms: float
+) -> tuple[list[waves.Found], NoiseEstimate]:
+    """Which peak is which wave, and the noise of the curve on which they were placed.
+
+    With `smooth`, a wave is placed at its own scale: first at the scale that the rules lead to expect, then at that of
+    the distance found.  Its value is read from the curve that was not smoothed.
+    """
+    in_samples = [_in_samples(r, t0_ms, dt_ms) for r in rules]
+    share = max(r.smooth for r in rules)
+    distance = _expected_distance(rules) / dt_ms
+    if share <= 0.0 or distance <= 0.0:
+        return waves.label(mean_uv, in_samples, bounds, _dust(noise)), noise
+    found: list[waves.Found] = []
+    placing = noise
+    for _ in range(3):
+        sigma = share * distance
+        curve, placing = smooth.gaussian(mean_uv, sigma), noise.smoothed(sigma)
+        found = waves.label(curve, in_samples, bounds, _dust(placing))
+        places = sorted(w.peak.position for w in found if w.peak is not None and w.rule.order > 0)
+        if len(places) < 2:
+            break
+        nearest = min(b - a for a, b in zip(places[:-1], places[1:], strict=True))
+        if abs(nearest - distance) < 0.02 * distance:
+            break
+        distance = nearest
+    return [replace(w, peak=_read(mean_uv, w.peak)) for w in found], placing
+
+
+def _dust(noise: NoiseEstimate) -> float:
+    return 0.5 * noise.residual_uv if noise.known else 0.0
+
+
+def _expected_distance(rules: list[MarkerRule]) -> float:
+    """The shortest distance in ms between neighbours of the chain that the rules lead to expect; 0: no chain."""
+    chain = sorted((r for r in rules if r.order > 0), key=lambda r: r.order)
+    found = [
+        0.5 * (b.gap_ms[0] + b.gap_ms[1]) if b.gap_ms is not None
+        else 0.5 * (b.window_ms[0] + b.window_ms[1] - a.window_ms[0] - a.window_ms[1])
+        for a, b in zip(chain[:-1], chain[1:], strict=True)
+    ]  # fmt: skip
+    return max(0.0, min(found, default=0.0))
+
+
+def _read(mean_uv: F64, peak: waves.Peak | None) -> waves.Peak | None:
+    """The peak with its value taken from `mean_uv`, between samples in proportion."""
+    if peak is None:
+        return None
+    i = min(max(math.floor(peak.position), 0), len(mean_uv) - 2)
+    part = peak.position - i
+    return replace(peak, value_uv=float(mean_uv[i]) * (1.0 - part) + float(mean_uv[i + 1]) * part)
 
 
 def _measured(evidence: Evidence, markers: list[Marker], measures: list[Measure], noise: NoiseEstimate) -> Measured:
@@ -147,18 +197,9 @@ def _bounds(definition: TestDefinition, samples: int, t0_ms: float, dt_ms: float
     return (lo, hi) if hi - lo >= 3 else (0, samples)
 
 
-def _baseline_samples(definition: TestDefinition, dt_ms: float) -> int:
-    epoch = definition.epoch
-    if epoch is None:
-        return 0
-    a, b = epoch.baseline_ms or (epoch.start_ms, 0.0)
-    return max(0, round((b - a) / dt_ms))
-
-
 def _marker(
-    rule: MarkerRule, wave: waves.Found, evidence: Evidence, noise: NoiseEstimate, t0_ms: float, dt_ms: float,
-    base_n: int,
-) -> Marker:  # fmt: skip
+    rule: MarkerRule, wave: waves.Found, evidence: Evidence, noise: NoiseEstimate, t0_ms: float, dt_ms: float
+) -> Marker:
     peak = wave.peak
     assert peak is not None  # noqa: S101 - the caller drops waves without a peak
     latency = t0_ms + peak.position * dt_ms
