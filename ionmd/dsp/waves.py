@@ -67,7 +67,7 @@ def peaks(curve_uv: F64, sign: int, start: float, stop: float, bounds: tuple[int
     step = np.sign(np.diff(y[lo:hi]))
     found = []
     moving = np.flatnonzero(step)
-    for a, b in pairwise(moving.tolist()):
+    for a, b in pairwise(moving):
         if step[a] > 0 > step[b]:
             index = lo + (int(a) + 1 + int(b)) // 2
             if first <= index <= last:

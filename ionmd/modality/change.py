@@ -77,8 +77,8 @@ def latency_shift(
     bend = left - 2.0 * mid + right
     if not bend < 0.0:
         return math.nan, math.inf
-    shift = best - most + 0.5 * (left - right) / bend
+    place = best - most + 0.5 * (left - right) / bend
     slope = np.empty_like(reference)
     slope[1:-1] = 0.5 * (reference[2:] - reference[:-2])
     slope[0], slope[-1] = slope[1], slope[-2]
-    return shift, math.sqrt(_variance_of_projection(slope, noise)) / -bend
+    return place, math.sqrt(_variance_of_projection(slope, noise)) / -bend

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -137,7 +138,7 @@ def _place(
         places = sorted(w.peak.position for w in found if w.peak is not None and w.rule.order > 0)
         if len(places) < 2:
             break
-        nearest = min(b - a for a, b in zip(places[:-1], places[1:], strict=True))
+        nearest = min(b - a for a, b in pairwise(places))
         if abs(nearest - distance) < 0.02 * distance:
             break
         distance = nearest
@@ -154,7 +155,7 @@ def _expected_distance(rules: list[MarkerRule]) -> float:
     found = [
         0.5 * (b.gap_ms[0] + b.gap_ms[1]) if b.gap_ms is not None
         else 0.5 * (b.window_ms[0] + b.window_ms[1] - a.window_ms[0] - a.window_ms[1])
-        for a, b in zip(chain[:-1], chain[1:], strict=True)
+        for a, b in pairwise(chain)
     ]  # fmt: skip
     return max(0.0, min(found, default=0.0))
 
