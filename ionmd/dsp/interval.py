@@ -1,8 +1,8 @@
 """95 % intervals of latency and amplitude of a peak in an average.
 
 Pure.  In: the peak and the noise left in the average, with how well that is known.  Out: half-widths.
-Around a peak the curve is a parabola; noise n moves its top by -n'(t) / s''(t) and lifts it by n(t).  Noise is coloured,
-so var n' comes from its autocovariance, not from its rms.
+Around a peak the curve is a parabola; noise n moves its top by -n'(t) / s''(t) and lifts it by n(t).  Noise is
+coloured, so var n' comes from its autocovariance, not from its rms.
 Formulas: docs/sources.md#intervals; coverage is measured by bench/accuracy.py.
 """
 
