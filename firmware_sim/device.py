@@ -105,9 +105,9 @@ class SimDevice:
             return Reply(*self.control(setup, data))
         if fault.kind == "stall_ep0":
             return Reply(STALL)
+        status, reply = self.control(setup, data)
         if fault.kind == "repeat_request":
             self.control(setup, data)
-        status, reply = self.control(setup, data)
         return Reply(status, reply, fault["ms"] / 1000 if fault.kind == "slow_ep0" else 0.0, fault.kind == "lose_reply")
 
     def bus_reset(self) -> None:
@@ -172,7 +172,7 @@ class SimDevice:
         for _ in range(_BATCHES_A_CALL):
             n = self._next()
             if self._paced:
-                if self._clock.due_sample(now_s) < self.firmware.sample + n:
+                if self._clock.wait_s(now_s, self.firmware.sample + n) > 0:
                     break
             elif not self._may_advance():
                 break
@@ -422,4 +422,5 @@ class SimDevice:
         """Where the device is, for the control socket and for tests."""
         fw = self.firmware
         return {"serial": fw.serial, "plugged": self.plugged, "streaming": fw.streaming, "sample": fw.sample,
-                "processed": fw.heartbeat_processed, "slipped_s": round(self._clock.slipped_s, 3)}  # fmt: skip
+                "patient_sample": fw.sample + self._origin, "processed": fw.heartbeat_processed,
+                "slipped_s": round(self._clock.slipped_s, 3)}  # fmt: skip
