@@ -67,6 +67,7 @@ class Engine:
         self._order = 0
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping = False
+        self._fresh = True  # no block of this connection has come yet
         self._last_data_s = 0.0
         self._silent = False
         self._next_try_s = 0.0
@@ -211,6 +212,7 @@ class Engine:
                 self._on_shape()
             self._block = Block(max(1, round(BLOCK_S * identity.rate_hz)), len(identity.inputs), identity.rate_hz)
             self._amplifier, self._identity = amplifier, identity
+            self._fresh = True
             room.control.attach(amplifier.stimulator())
             amplifier.start()
         except (DeviceGone, DeviceError) as error:
@@ -260,8 +262,9 @@ class Engine:
         limit = (clock.next_sample // quantum + 1) * quantum
         if self._agenda:
             limit = min(limit, max(self._agenda[0].sample, clock.next_sample + 1))
+        # the counter of a fresh stream may stand anywhere: its first block ends by its capacity
         try:
-            if not amplifier.read_into(block, clock.to_device(limit) if self._session[0] >= 0 else quantum):
+            if not amplifier.read_into(block, None if self._fresh else clock.to_device(limit)):
                 return False
         except DeviceGone as error:
             self._lost(error)
@@ -275,6 +278,7 @@ class Engine:
         room, clock = self._room, self._room.clock
         now = time.monotonic()
         self._last_data_s = self._last_beat_s = now
+        self._fresh = False
         session = (block.session, block.boot_id)
         if session != self._session:
             line = clock.begin_session(
