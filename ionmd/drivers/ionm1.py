@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import secrets
+import struct
 import threading
 from collections import Counter
 
@@ -18,7 +19,7 @@ from ionmd.decode.ionm1 import MAX_BLOCK_BYTES, Ionm1Decoder, block_bytes
 from ionmd.drivers.base import Amplifier, ArmToken, DeviceConfig, Identity, ReadStats, Stimulator
 from ionmd.drivers.ep0 import GET_CONFIG, GET_STATUS, STIM_STATE, STIMULATOR, Ep0, Ep0Stimulator, pack_config
 from ionmd.drivers.streaming import stats_of, status_of
-from ionmd.drivers.transport import HIGH_SPEED, MAX_TRANSFERS, BulkQueue, NoReply, UsbUnit, find_unit
+from ionmd.drivers.transport import EP0_TIMEOUT_MS, HIGH_SPEED, MAX_TRANSFERS, BulkQueue, NoReply, UsbUnit, find_unit
 from ionmd.errors import ConfigError, DeviceError, DeviceGone, DeviceRefused
 from ionmd.model import Block, DeviceStatus, StimState
 
@@ -69,15 +70,17 @@ class Ionm1(Amplifier, Ep0):
             if self.ask(GET_CONFIG, 0, 512) != pack_config(self._config):
                 self.configure(self._config)
             identity = self.identify(unit.serial, self._config)
+            stimulator = UsbStimulator(self, identity.boot_id) if identity.stimulator else None
         except (DeviceGone, DeviceError) as error:
             self._fail(error)
             raise
         self._identity = identity
+        unit.timeout_ms = EP0_TIMEOUT_MS
         # The decoder stays as long as the unit's inputs do, so that its counters and position span a lost cable.
         lsb = [i.lsb_uv for i in identity.inputs]
         if self._decoder is None or self._lsb != lsb:
             self._decoder, self._lsb = Ionm1Decoder(lsb, ring_bytes(self._config)), lsb
-        self._stimulator = UsbStimulator(self, identity.boot_id)
+        self._stimulator = stimulator
         return identity
 
     def _fail(self, error: Exception) -> None:
@@ -181,7 +184,7 @@ class Ionm1(Amplifier, Ep0):
 
     def stimulator(self) -> Stimulator | None:
         identity = self._identity
-        return self._stimulator if identity is not None and identity.stimulator and identity.limit_table_ok else None
+        return self._stimulator if identity is not None and identity.limit_table_ok else None
 
     # ------------------------------------------------------------ endpoint 0
 
@@ -211,11 +214,17 @@ class Ionm1(Amplifier, Ep0):
 
 
 class UsbStimulator(Ep0Stimulator):
-    """Adds what only a bus can do: lose a reply."""
+    """Adds what a bus and a unit that outlives this program can do: lose a reply, remember an earlier host."""
 
     def __init__(self, unit: Ionm1, boot_id: int) -> None:
         super().__init__(unit, boot_id)
         self._unit = unit
+        # The device takes only counters above the last one it accepted, perhaps from a host that is gone.
+        status = unit.ask(GET_STATUS, 0, 48)
+        self._counted: int = struct.unpack_from("<I", status, 28)[0] if len(status) == 48 else 0
+
+    def heartbeat(self, counter: int, processed_sample: int, progress: int) -> None:
+        super().heartbeat(self._counted + counter, processed_sample, progress)
 
     def fire(self, token: ArmToken, nonce: int, at_sample: int) -> None:
         """A lost reply is asked after, never repeated: if the device is still armed the marks will tell, and until they
@@ -257,4 +266,4 @@ def ring_bytes(config: DeviceConfig) -> int:
     return int(RING_S * blocks_a_s * typical) + 4 * largest
 
 
-__all__ = ["GET_STATUS", "Ionm1", "UsbStimulator", "queue_shape", "ring_bytes"]
+__all__ = ["Ionm1", "UsbStimulator", "queue_shape", "ring_bytes"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import weakref
 from typing import Any, NoReturn
 
 import libusb_package
@@ -24,7 +25,8 @@ try:
 except ImportError as exc:  # no slow path
     raise MissingKernel(f"the USB queue is not compiled ({exc}): run `make build`") from exc
 
-EP0_TIMEOUT_MS = 300
+EP0_TIMEOUT_MS = 500
+SETUP_TIMEOUT_MS = 3000  # until the unit is configured; a device may take its time over that
 UDEV_RULE = "70-ionmd.rules"
 US_ENGLISH = 0x0409
 QUEUE_STATES = ("idle", "running", "stalled", "failed", "gone")
@@ -51,7 +53,7 @@ def _raise(error: usb.core.USBError, unit: str, doing: str) -> NoReturn:
     if code == errno.EBUSY:
         raise DeviceError(f"{unit}: another program uses it: close that program ({doing})") from error
     if code == errno.ETIMEDOUT:
-        raise NoReply(f"{unit} did not answer within {EP0_TIMEOUT_MS} ms while {doing}") from error
+        raise NoReply(f"{unit} did not answer in time while {doing}") from error
     raise DeviceError(f"{unit}: {error.strerror} (errno {code}) while {doing}") from error
 
 
@@ -61,6 +63,7 @@ class UsbUnit:
     def __init__(self, device: Any, backend: Any, serial: str) -> None:
         self._device, self._backend = device, backend
         self.serial = serial
+        self.timeout_ms = SETUP_TIMEOUT_MS
         self._name = f"unit {serial}"
 
     @property
@@ -92,7 +95,7 @@ class UsbUnit:
     def read(self, kind: int, request: int, value: int, index: int, length: int) -> bytes | None:
         """Device to host; None when the device STALLs."""
         try:
-            return bytes(self._device.ctrl_transfer(kind, request, value, index, length, EP0_TIMEOUT_MS))
+            return bytes(self._device.ctrl_transfer(kind, request, value, index, length, self.timeout_ms))
         except usb.core.USBError as error:
             if error.errno == errno.EPIPE:
                 return None
@@ -101,7 +104,7 @@ class UsbUnit:
     def write(self, kind: int, request: int, value: int, index: int, data: bytes) -> bool:
         """Host to device; False when the device STALLs."""
         try:
-            sent = int(self._device.ctrl_transfer(kind, request, value, index, data or None, EP0_TIMEOUT_MS))
+            sent = int(self._device.ctrl_transfer(kind, request, value, index, data or None, self.timeout_ms))
         except usb.core.USBError as error:
             if error.errno == errno.EPIPE:
                 return False
@@ -119,7 +122,7 @@ class UsbUnit:
     def queue(self, endpoint: int, transfers: int, transfer_bytes: int, ring_address: int) -> BulkQueue:
         """A bulk IN queue into the ring at this address; close it before this unit and before the ring dies."""
         handle = self._device._ctx.managed_open().handle.value
-        return BulkQueue(self._backend.ctx.value, handle, endpoint, transfers, transfer_bytes, ring_address)
+        return BulkQueue(self, self._backend.ctx.value, handle, endpoint, transfers, transfer_bytes, ring_address)
 
     def close(self) -> None:
         device, backend, self._device, self._backend = self._device, self._backend, None, None
@@ -132,16 +135,20 @@ class UsbUnit:
 
 
 class BulkQueue:
-    """Transfers in flight on one endpoint (ext/usb/queue.h)."""
+    """Transfers in flight on one endpoint (ext/usb/queue.h).  Never outlived by its unit, at interpreter exit neither:
+    libusb must not be torn down under its event thread."""
 
-    def __init__(self, context: int, handle: int, endpoint: int, transfers: int, transfer_bytes: int,
+    def __init__(self, unit: UsbUnit, context: int, handle: int, endpoint: int, transfers: int, transfer_bytes: int,
                  ring_address: int) -> None:
+        self._unit = unit
         why = ffi.new("char[]", 200)
         path = str(libusb_package.get_library_path()).encode()
         self._q = lib.ionm_queue_new(path, context, handle, ring_address, endpoint, transfers, transfer_bytes, why, 200)
         if self._q == ffi.NULL:
             raise DeviceError(f"the USB queue cannot start: {ffi.string(why).decode(errors='replace')}")
         self._stats = ffi.new("ionm_queue_stats *")
+        # Finalizers run newest first, so this one comes before those of pyusb's handle and context.
+        self._free = weakref.finalize(self, lib.ionm_queue_free, self._q)
 
     def submit(self) -> None:
         """Put all transfers in flight.  Raises DeviceGone when libusb refuses."""
@@ -170,9 +177,8 @@ class BulkQueue:
 
     def close(self) -> None:
         """Safe twice."""
-        q, self._q = self._q, None
-        if q:
-            lib.ionm_queue_free(q)
+        self._free()
+        self._q = None
 
 
 def find_unit(vendor: int, product: int, serial: str | None) -> UsbUnit:
