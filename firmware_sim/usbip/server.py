@@ -244,6 +244,8 @@ class Server:
         """`{"inject": {"kind": ..., "at": ..., ...}, "busid": "1-1"}` or `{"state": true}`."""
         try:
             asked = json.loads(text)
+            if not isinstance(asked, dict):
+                raise FaultError(f"{asked!r} is no object: expected inject or state")
             unknown = set(asked) - {"inject", "state", "busid"}
             if unknown:
                 raise FaultError(f"unknown key {sorted(unknown)[0]!r}: expected inject, state or busid")
