@@ -1,0 +1,72 @@
+"""A click group whose verbs are imported when they are used, and whose errors are sentences with exit codes.
+
+In: a table of verbs.  Out: exit code 0 done, 1 failed, 2 usage or configuration, 3 daemon not reachable, 4 refused.
+Always: an error is one line on stderr; a traceback means a fault of the program.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from ionmd.errors import EXIT_OF_CODE, IonmdError, Refused
+
+
+def exit_code(error: IonmdError) -> int:
+    """What the process returns for an error; a refusal has the code of its number."""
+    return EXIT_OF_CODE.get(error.code, 1) if isinstance(error, Refused) else error.exit_code
+
+
+class LazyGroup(click.Group):
+    def __init__(self, verbs: Mapping[str, tuple[str, str]], **options: Any) -> None:
+        super().__init__(**options)
+        self._verbs = dict(verbs)
+        self.params.append(click.Option(
+            ["--version"], is_flag=True, expose_value=False, is_eager=True, callback=_version,
+            help="Show the version and exit.",
+        ))  # fmt: skip
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *(name for name in self._verbs if self._there(name))]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self._verbs or not self._there(name):
+            return super().get_command(ctx, name)
+        module, _, attribute = self._verbs[name][0].partition(":")
+        found = getattr(importlib.import_module(module), attribute)
+        if not isinstance(found, click.Command):
+            raise TypeError(f"{module}:{attribute} is no command")
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(n, self._verbs[n][1] if n in self._verbs else c.get_short_help_str())
+                for n in self.list_commands(ctx) if (c := self.commands.get(n)) or n in self._verbs]  # fmt: skip
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, text in rows])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except IonmdError as error:
+            click.echo(f"ionmd: {error}", err=True)
+            ctx.exit(exit_code(error))
+        except BrokenPipeError:  # the reader of a pipe has gone: nothing is left to tell
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(1)
+
+    def _there(self, name: str) -> bool:
+        return importlib.util.find_spec(self._verbs[name][0].partition(":")[0]) is not None
+
+
+def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        from ionmd import __version__
+
+        click.echo(f"ionmd {__version__}")
+        ctx.exit()
