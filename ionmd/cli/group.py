@@ -45,10 +45,12 @@ class LazyGroup(click.Group):
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = [(n, self._verbs[n][1] if n in self._verbs else c.get_short_help_str())
-                for n in self.list_commands(ctx) if (c := self.commands.get(n)) or n in self._verbs]  # fmt: skip
+        rows = []
+        for name in self.list_commands(ctx):
+            own = self.commands.get(name)
+            rows.append((name, own.get_short_help_str(80) if own is not None else self._verbs[name][1]))
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, text in rows])
+            formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
