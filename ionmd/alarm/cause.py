@@ -13,7 +13,7 @@ from ionmd.model import Cause, Priority, Side
 
 DOWN = 0.5  # a control below this share of its own baseline is down
 STEADY = 0.75  # above it, it is evidence against a common cause ...
-APART = 0.35  # ... and so it is when it stands this much above what changed: a common cause takes the same share of both
+APART = 0.35  # ... and so it is this much above what changed: a common cause takes the same share of both
 
 
 @dataclass

@@ -121,6 +121,7 @@ class Recorder:
         self._repair_lock = threading.Lock()
         self._state_lock: StateLock | None = None
         self._known: set[str] = set()
+        self._resumed: set[str] = set()  # cases of an earlier daemon that this one took up again
         self._sinks: list[Sink] = []
         self._case: _Case | None = None
         self._raw = RawThread(sync_s, lambda: free(self.state_dir), reserve_bytes, self._trouble, self._raw_ended)
@@ -152,7 +153,8 @@ class Recorder:
             thread.start()
             self._threads.append(thread)
         self._raw.start()
-        self._digest.put(self._recover_all)
+        left_over = sorted(self._known)  # only what an earlier daemon left: a case of this life may be half written
+        self._digest.put(lambda: self._recover_all(left_over))
 
     def _system_sink(self) -> Sink:
         path = self.state_dir / "system" / JOURNAL
@@ -237,6 +239,8 @@ class Recorder:
         StorageError: no such case, or the disk refuses."""
         check_case_id(case_id)
         case_dir = self.state_dir / "cases" / case_id
+        with self._repair_lock:
+            self._resumed.add(case_id)
         if not case_dir.is_dir():
             raise StorageError(f"case {case_id} does not exist: `ionmd case list` shows the ones that do")
         try:
@@ -502,12 +506,12 @@ class Recorder:
             self._digest.task_done()
         self._digest.task_done()
 
-    def _recover_all(self) -> None:
+    def _recover_all(self, left_over: list[str]) -> None:
         """After the start: what an interrupted daemon left is made readable."""
-        for case_dir in sorted((self.state_dir / "cases").iterdir()):
+        for name in left_over:
+            case_dir = self.state_dir / "cases" / name
             with self._repair_lock:
-                case = self._case
-                if (case is None or case.case_id != case_dir.name) and case_dir.is_dir() and not is_closed(case_dir):
+                if name not in self._resumed and case_dir.is_dir() and not is_closed(case_dir):
                     result = repair(self.files, case_dir, mark_ns=self.now_ns())
                     log.warning("case_interrupted", case_id=case_dir.name, actions=result.actions)
 
