@@ -30,7 +30,8 @@ class Demo(Amplifier, Ep0):
         self._identity: Identity | None = None
         self._decoder: Ionm1Decoder | None = None
         self._stimulator: Ep0Stimulator | None = None
-        self._session = 0
+        self._lsb: list[float] = []
+        self._session = self._starts = 0
         self._streaming = False
 
     @property
@@ -57,8 +58,9 @@ class Demo(Amplifier, Ep0):
             self.configure(self._config)
         self._identity = self.identify(found, self._config)
         self._stimulator = Ep0Stimulator(self, self._identity.boot_id)
-        self._decoder = Ionm1Decoder([i.lsb_uv for i in self._identity.inputs])
-        self._random = random.Random(self._identity.boot_id)
+        lsb = [i.lsb_uv for i in self._identity.inputs]
+        if self._decoder is None or self._lsb != lsb:
+            self._decoder, self._lsb = Ionm1Decoder(lsb), lsb
         return self._identity
 
     def start(self) -> None:
@@ -68,7 +70,9 @@ class Demo(Amplifier, Ep0):
             status, _ = self._device.firmware.control(struct.pack("<BBHHH", kind, request, value, 0, 0))
             if status < 0:
                 raise DeviceError(f"demo: the firmware refused standard request {request}")
-        self._session = self._random.getrandbits(32)
+        # never the same twice in one boot, and the same in two runs of one seed
+        self._session = random.Random(self._identity.boot_id ^ self._starts << 32).getrandbits(32)
+        self._starts += 1
         self._decoder.begin(self._session, self._identity.boot_id)
         self.stream(True, self._session)
         self._streaming = True
@@ -79,21 +83,20 @@ class Demo(Amplifier, Ep0):
         while True:
             if self._decoder.read_into(block, limit_sample):
                 return True
-            moved = self._pump()
-            if not moved:
-                if not self._device.plugged:
-                    self._streaming = False
-                    raise DeviceGone("demo: the cable was pulled")
-                return False
+            if self._pump():
+                continue
+            if self._device.plugged and self._device.firmware.streaming:
+                return False  # it waits for a heartbeat
+            if block.n:
+                return True
+            self._streaming = False  # whoever plugs it in again: the stream is over
+            raise DeviceGone("demo: the cable was pulled")
 
     def _pump(self) -> bool:
         """Let the device run until it has a block for us; False when it waits for our heartbeat."""
         assert self._decoder is not None  # noqa: S101 - read_into has checked it
-        fed = False
-        while (transfer := self._device.take()) is not None:
+        if (transfer := self._device.take()) is not None:  # one at a time: the ring never fills
             self._decoder.feed(transfer)
-            fed = True
-        if fed:
             return True
         return bool(self._device.step())
 
@@ -106,7 +109,7 @@ class Demo(Amplifier, Ep0):
         if self._stimulator is not None:
             self._stimulator.off()
         self._streaming = False
-        self._decoder = self._stimulator = None
+        self._stimulator = None
 
     def fileno(self) -> int:
         return -1
