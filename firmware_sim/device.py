@@ -12,7 +12,6 @@ does not stream.  While a fault keeps all data back, time is wall time at either
 from __future__ import annotations
 
 import json
-import struct
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -94,7 +93,7 @@ class SimDevice:
         if self.firmware.streaming != was_streaming:
             self._ready.clear()
         if self._identity and setup[0] == 0xC0 and setup[1] == _GET_IDENTITY:
-            reply = self._false_identity(reply)
+            reply = faults.false_identity(reply, self._identity)
         return status, reply
 
     def request(self, setup: bytes, data: bytes = b"") -> Reply:
@@ -262,7 +261,8 @@ class SimDevice:
         else:
             fw.skip(n)
         for scripted in patient.device_faults(at, n):
-            self._arm(self._from_scenario(scripted))
+            later = patient.device_faults(scripted.sample, _FOREVER) if scripted.kind == "unplug" else []
+            self._arm(faults.from_scenario(scripted, later, self._configured[1], self._origin))
         if self._scheduled:
             self._strike_scheduled(first + n)
 
@@ -279,26 +279,6 @@ class SimDevice:
                 raise faults.FaultError(f"fault {kind}: {e}") from None
         else:
             self._arm(faults.make(kind, at, also=inner, **params))
-
-    def _from_scenario(self, scripted: Any) -> faults.Fault:
-        """A fault of a scenario file (count and duration in samples) as one of ours."""
-        at = scripted.sample - self._origin
-        ms = scripted.duration_samples * 1000 / self._configured[1]
-        match scripted.kind:
-            case "drop" | "duplicate" | "corrupt" | "stall" | "babble" as kind:
-                return faults.make(kind, at, n=scripted.count)
-            case "freeze" | "overflow" | "silent" as kind:
-                return faults.make(kind, at, ms=ms or 1000.0)
-            case "reboot":
-                return faults.make("reboot", at, ms=ms or 300.0)
-            case "wedge":
-                return faults.make("wedge", at, ms=ms or None)
-            case "unplug":
-                later = self.patient.device_faults(scripted.sample, _FOREVER) if not ms else []
-                back = [f.sample for f in later if f.kind == "replug"]
-                ms = (back[0] - scripted.sample) * 1000 / self._configured[1] if back else ms
-                return faults.make("unplug", at, replug_ms=ms or None)
-        return faults.make(scripted.kind, at)
 
     def _sim_fault(self, data: bytes) -> tuple[int, bytes]:
         try:
@@ -409,14 +389,6 @@ class SimDevice:
         self._clock.anchor(self._now_s, fw.sample)
         self._reconfigure()
         self.plugged = True
-
-    def _false_identity(self, reply: bytes) -> bytes:
-        out = bytearray(reply)
-        for name, (form, at) in {"protocol_major": ("<H", 0), "protocol_minor": ("<H", 2),
-                                 "limit_table_version": ("<I", 16)}.items():  # fmt: skip
-            if name in self._identity and len(out) >= at + struct.calcsize(form):
-                struct.pack_into(form, out, at, self._identity[name])
-        return bytes(out)
 
     def state(self) -> dict[str, object]:
         """Where the device is, for the control socket and for tests."""

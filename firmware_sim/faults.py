@@ -106,6 +106,42 @@ def make(kind: object, at: object = None, *, also: Iterable[str] = (), **given: 
     return Fault(kind, at, {name: given.get(name, p.default) for name, p in known.items()})
 
 
+def from_scenario(scripted: Any, later: Iterable[Any], rate_hz: int, origin: int) -> Fault:
+    """A `device` event of a scenario (sample, kind, count, duration_samples) as one of ours.
+
+    later       events from `scripted` on: an unplug without duration ends with the next `replug` among them
+    origin      patient sample minus device sample
+    """
+    at = scripted.sample - origin
+    ms = scripted.duration_samples * 1000 / rate_hz
+    match scripted.kind:
+        case "drop" | "duplicate" | "corrupt" | "stall" | "babble" as kind:
+            return make(kind, at, n=scripted.count)
+        case "freeze" | "overflow" | "silent" as kind:
+            return make(kind, at, ms=ms or 1000.0)
+        case "reboot":
+            return make("reboot", at, ms=ms or 300.0)
+        case "wedge":
+            return make("wedge", at, ms=ms or None)
+        case "unplug":
+            back = [f.sample for f in later if f.kind == "replug"]
+            if not ms and back:
+                ms = (back[0] - scripted.sample) * 1000 / rate_hz
+            return make("unplug", at, replug_ms=ms or None)
+    return make(scripted.kind, at)
+
+
+def false_identity(reply: bytes, says: dict[str, int]) -> bytes:
+    """A GET_IDENTITY reply (docs/wire/ionm1.md 5.1) with these fields changed."""
+    out = bytearray(reply)
+    places = {"protocol_major": ("<H", 0), "protocol_minor": ("<H", 2), "limit_table_version": ("<I", 16)}
+    for name, value in says.items():
+        form, at = places[name]
+        if len(out) >= at + struct.calcsize(form):
+            struct.pack_into(form, out, at, value)
+    return bytes(out)
+
+
 class BlockFaults:
     """Spoils blocks as they leave the FIFO.  A fault with `at` takes the block that holds that sample."""
 

@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -222,6 +223,26 @@ def test_an_unplug_ends_the_transfer_on_the_cable_at_its_byte_and_hides_the_unit
         assert all(r[2] == 0 for r in replies[:-1])
         assert Host(server).import_()[0] == p.ST_NA
         assert not (tmp_path / "root/sys/bus/usb/devices/1-1").exists()
+
+
+def test_fifty_cables_pulled_at_fifty_bytes_leave_no_descriptor_behind(tmp_path):
+    with serving(tmp_path) as server:
+        device, held, addresses = server.ports[0].device, [], set()
+        for cycle in range(50):
+            host = Host(server)
+            host.open()
+            host.stream()
+            server.call(lambda n=cycle: device.inject("unplug", after_bytes=1 + 11 * n))
+            host.submit()
+            with pytest.raises(ConnectionError):
+                while True:
+                    host.answer()
+            host.sock.close()
+            server.call(lambda: device.inject("replug"))
+            addresses.add(server.call(lambda: server.ports[0].address))
+            held.append(sum(1 for _ in Path("/proc/self/fd").iterdir()))
+        assert held[5] == held[-1]
+        assert len(addresses) >= 50
 
 
 def test_the_control_socket_injects_reports_and_refuses(tmp_path):

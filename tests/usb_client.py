@@ -21,10 +21,13 @@ import usb.backend.libusb1 as libusb1
 def answer(**facts):
     print(json.dumps(facts))
 
+contexts = []  # a libusb context must outlive its devices, which pyusb does not see to
+
 def backend():
     """A fresh libusb context: without udev the list of devices is read once a context."""
     libusb1.get_backend(find_library=lambda _: libusb_package.get_library_path())
-    return libusb1._LibUSB(libusb1._lib)
+    contexts.append(libusb1._LibUSB(libusb1._lib))
+    return contexts[-1]
 
 def find():
     return usb.core.find(idVendor=0x1209, idProduct=0x0001, backend=backend())
