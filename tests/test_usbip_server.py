@@ -233,8 +233,8 @@ def test_fifty_cables_pulled_at_fifty_bytes_leave_no_descriptor_behind(tmp_path)
             host.open()
             host.stream()
             server.call(lambda n=cycle: device.inject("unplug", after_bytes=1 + 11 * n))
-            host.submit()
             with pytest.raises(ConnectionError):
+                host.submit()
                 while True:
                     host.answer()
             host.sock.close()
