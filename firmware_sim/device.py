@@ -182,12 +182,15 @@ class SimDevice:
             self._clock.slip_if_late(now_s, self.firmware.sample)
 
     def step(self) -> bool:
-        """In-process use at any speed: one batch now if FIFO and window allow it.  False: the host must act first."""
+        """In-process use at any speed: one batch now if FIFO and window allow it.  False: the host must act first.
+
+        Nobody waits here: a replug follows at once, a silent spell passes in steps, a freeze is not felt."""
         if self._unplug is not None:
             self._try_unplug()
         if self._replug:
             self._do_replug(self._replug[1])
-        if not self.plugged or self._unplug is not None or not self._may_advance():
+        passing = self.firmware.streaming and self._holding() and self._wedged_until != _FOREVER
+        if not self.plugged or self._unplug is not None or not (passing or self._may_advance()):
             return False
         self._batch(self._next())
         return True

@@ -127,6 +127,40 @@ def test_step_gives_a_driver_without_usb_the_same_stream():
     assert [h.seq for h in seen] == list(range(len(seen)))
 
 
+def test_step_passes_a_silent_spell_and_a_cable_without_waiting():
+    r = rig()
+    r.device.inject("silent", ms=2000)
+    for _ in range(1000):
+        if not r.device.step():
+            break
+    assert r.device.firmware.sample >= 20_000
+    got = r.drain()
+    r.device.inject("unplug", replug_ms=1000)
+    at = r.device.firmware.sample
+    assert not r.device.step()
+    assert r.device.plugged
+    assert not r.device.firmware.streaming
+    assert r.device.firmware.sample == at + 10_000
+    assert got[0].first == 0
+
+
+def test_step_does_not_run_away_under_an_endpoint_that_is_wedged_for_ever():
+    r = rig()
+    r.device.inject("wedge")
+    assert sum(r.device.step() for _ in range(1000)) < 1000
+
+
+def test_impedance_mode_lets_time_pass_at_max_although_nothing_streams():
+    r = Rig()
+    assert r.control(setup(0x41, 0x30, 1, 0, 8), struct.pack("<Q", 0b101))[0] == 0
+    r.turn(5.0)
+    assert r.device.firmware.impedance_input is None
+    at = r.device.firmware.sample
+    assert at > 0
+    r.turn(5.0)
+    assert r.device.firmware.sample == at
+
+
 # ------------------------------------------------------------------ faults of blocks
 
 
