@@ -1,0 +1,94 @@
+"""`ionmd replay` and `ionmd analyze`: recordings and averaged waveforms, without a daemon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from ionmd.cli.common import CASE_ID, as_json, clean, places, show_json, state_path
+from ionmd.cli.draw import lines
+from ionmd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ionmd.testdef import TestDefinition
+
+RESULTS = ("average", "reading", "alarm")
+
+
+def chosen_test(test: str | None, test_file: str | None) -> TestDefinition | None:
+    """--test or --test-file; one of them at most."""
+    from ionmd import catalog
+
+    if test and test_file:
+        raise click.UsageError("--test and --test-file came together; give one of them")
+    if test_file:
+        return catalog.load_test(Path(test_file))
+    return catalog.resolve_test(test) if test else None
+
+
+def recording_path(name: str, state_dir: str | None) -> Path:
+    """A file or directory of this name, else the case of this id.  Raises ConfigError."""
+    path = Path(name)
+    if path.exists():
+        return path
+    case = state_path(state_dir) / "cases" / name
+    if CASE_ID.fullmatch(name) and case.is_dir():
+        return case
+    raise ConfigError(f"{name} came; an existing recording or the id of a case in {state_path(state_dir)} was expected")
+
+
+def _of(module: str, name: str) -> Any:
+    """Imported when it is used: numpy and the kernels are not needed for a usage error."""
+    import importlib
+
+    return getattr(importlib.import_module(module), name)
+
+
+@click.command()
+@click.argument("recording", metavar="FILE|CASE")
+@click.option("--test", metavar="ID", help="A test of the catalogue.")
+@click.option("--test-file", metavar="F", help="A test file.")
+@click.option("--json", "as_json", is_flag=True, help="NDJSON of average, reading and alarm.")
+@places
+def replay(recording: str, test: str | None, test_file: str | None, as_json: bool, state_dir: str | None,
+           **_: object) -> None:  # fmt: skip
+    """A recording through the same pipeline, as fast as it goes."""
+    replay_file = _of("ionmd.replay", "replay_file")
+
+    def tell(topic: str, data: object, sample: int, n: int | None = None) -> None:
+        if topic not in RESULTS:
+            return
+        plain = msgspec.to_builtins(data)
+        if as_json:
+            show_json({"topic": topic, "sample": sample, "data": plain})
+        else:
+            for line in lines(topic, plain):
+                click.echo(line)
+
+    replay_file(recording_path(recording, state_dir), chosen_test(test, test_file), tell)
+
+
+@click.command()
+@click.argument("file")
+@click.option("--test", metavar="ID", help="A test of the catalogue.")
+@click.option("--test-file", metavar="F", help="A test file.")
+@as_json
+@places
+def analyze(file: str, test: str | None, test_file: str | None, as_json: bool, **_: object) -> None:
+    """Markers on averaged waveforms: CSV with time_ms first, then one column in uV per waveform."""
+    run = _of("ionmd.analyze", "analyze")
+    if not Path(file).is_file():
+        raise ConfigError(f"{file} came; an existing CSV file was expected")
+    result: Any = msgspec.to_builtins(run(Path(file), chosen_test(test, test_file)))
+    if as_json:
+        show_json(result)
+        return
+    for wave in result["waveforms"]:
+        marks = ", ".join(f"{clean(m['label'])} {m['latency_ms']:.2f} ms ({clean(m['status'])})"
+                          for m in wave["markers"] if m.get("latency_ms") is not None)  # fmt: skip
+        sizes = ", ".join(f"{clean(m['label'])} {m['amplitude_uv']:.3f} uV" for m in wave["measures"]
+                          if m.get("amplitude_uv") is not None)  # fmt: skip
+        click.echo("; ".join(p for p in (f"{clean(wave['name'])}: {clean(wave['status'])}", marks, sizes) if p))
