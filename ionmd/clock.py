@@ -38,6 +38,7 @@ class SampleClock:
         self._boot_id: int | None = None
         self._rate_hz = 0.0
         self._last_monotonic_s = 0.0
+        self._mapped = False
 
     @property
     def next_sample(self) -> int:
@@ -63,6 +64,7 @@ class SampleClock:
             gap = max(0, round((monotonic_s - self._last_monotonic_s) * speed * rate_hz))
             exact, method, uncertainty = False, "monotonic", round(ESTIMATE_UNCERTAINTY_S * speed * rate_hz)
         sample = self._next_case + gap
+        self._mapped = True
         self._offset = sample - device_first
         self._boot_id, self._rate_hz, self._next_case = boot_id, rate_hz, sample
         self._last_monotonic_s = monotonic_s
@@ -79,6 +81,14 @@ class SampleClock:
         """Continue an earlier case: the next sample is `next_case_sample`; only before a session's first block."""
         self._offset += next_case_sample - self._next_case
         self._next_case = next_case_sample
+
+    def unmap(self) -> None:
+        """A stream is about to start: where its counter stands is not known until its first block."""
+        self._mapped = False
+
+    def processed(self, case_sample: int) -> int:
+        """Device sample for the heartbeat; 0 while the counter is unknown (a rebooted device starts low)."""
+        return max(0, self.to_device(case_sample)) if self._mapped else 0
 
     def to_case(self, device_sample: int) -> int:
         return device_sample + self._offset

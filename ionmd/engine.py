@@ -213,6 +213,7 @@ class Engine:
             self._block = Block(max(1, round(BLOCK_S * identity.rate_hz)), len(identity.inputs), identity.rate_hz)
             self._amplifier, self._identity = amplifier, identity
             self._fresh = True
+            room.clock.unmap()
             room.control.attach(amplifier.stimulator())
             amplifier.start()
         except (DeviceGone, DeviceError) as error:

@@ -50,9 +50,10 @@ class Deliveries:
         self._nonce += 1
         return self._nonce
 
-    def reseed(self, at_least: int) -> None:
-        """Nonces must grow for as long as the device has power, also across our own restarts."""
-        self._nonce = max(self._nonce, at_least)
+    def begin_nonces(self, unix_s: float) -> None:
+        """Nonces must grow for as long as the device has power, also across our own restarts: the start follows the
+        calendar (16 a second since 2025; a cart never fires that often for long)."""
+        self._nonce = max(self._nonce, int(max(0.0, unix_s - 1_735_689_600) * 16) & 0x7FFFFFFF)
 
     def ask(self, state: TestState | None, slot: int, at_sample: int, delivery: Delivery) -> None:
         """Queue one fire; `at_sample` in case samples, at least a horizon ahead."""

@@ -185,7 +185,7 @@ class Stimulation:
         self._next_beat = room.now + ms_to_samples(HEARTBEAT_MS, room.rate_hz)
         if room.control.attached:
             self._beat += 1
-            room.control.heartbeat(self._beat, max(0, room.clock.to_device(room.now)), room.progress)
+            room.control.heartbeat(self._beat, room.clock.processed(room.now), room.progress)
 
     def on_state(self, mark: Mark) -> None:
         """The firmware changed state by itself or on request; `value` is the reason."""

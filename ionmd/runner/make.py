@@ -6,7 +6,9 @@ from ionmd.errors import ConfigError
 from ionmd.model import Source
 from ionmd.runner.base import Run
 from ionmd.runner.evoked import EvokedRun
+from ionmd.runner.freerun import FreeRun
 from ionmd.runner.plan import Channel
+from ionmd.runner.sweeps import SweepRun
 from ionmd.testdef import TestDefinition
 
 
@@ -18,4 +20,8 @@ def make_run(
     modality = definition.test.modality
     if modality == "evoked":
         return EvokedRun(definition, channels, rate_hz, source, stride_in, own_rate_hz)
+    if modality in ("motor", "tof", "temg"):
+        return SweepRun(definition, channels, rate_hz, source, stride_in)
+    if modality == "emg":
+        return FreeRun(definition, channels, rate_hz, source, stride_in)
     raise ConfigError(f"test {definition.test.id}: modality {modality} cannot be run")
