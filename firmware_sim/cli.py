@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -58,8 +59,9 @@ class _Speed(click.ParamType):
 @click.option("--block-samples", type=click.IntRange(1, 4096), help="Samples of a block at power-up.")
 @click.option("--ppm", type=click.FloatRange(-1000, 1000), help="Error of the device clock against wall time.")
 @click.option("--with-parent", is_flag=True, help="End when stdin ends.")
+@click.option("--own", type=click.Path(file_okay=False, path_type=Path), hidden=True)
 def main(addresses: tuple[str, ...], control: str | None, shim_root: Path | None, with_parent: bool,
-         **unit: Any) -> None:  # fmt: skip
+         own: Path | None, **unit: Any) -> None:  # fmt: skip
     """Export a simulated amplifier and stimulator, with a patient, over USB/IP."""
     from firmware_sim.shim.tree import Tree
     from firmware_sim.unit import build
@@ -88,6 +90,8 @@ def main(addresses: tuple[str, ...], control: str | None, shim_root: Path | None
     gc.collect()
     gc.freeze()  # all that lives long exists now
     server.run()
+    if own:  # launch.py's private directory; its process may have been killed
+        shutil.rmtree(own, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 
 In: what `ionmd-sim` takes.  Out: the environment in which the real libusb finds the simulated unit.
 Always: `start` returns only when the simulator answers; it dies with this process (its stdin is a pipe of ours);
-`stop` is safe twice and removes the private directory.
+`stop` is safe twice; the private directory goes with the simulator, even when this process is killed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Simulator:
         self.directory = Path(tempfile.mkdtemp(prefix="ionmd-sim-"))
         # LD_PRELOAD is cut at blanks and colons, so the library is named by a path of our own
         (self.directory / "usbfs_shim.so").symlink_to(library)
-        command = [sys.executable, "-m", "firmware_sim.cli", "--with-parent"]
+        command = [sys.executable, "-m", "firmware_sim.cli", "--with-parent", "--own", str(self.directory)]
         command += ["--shim-root", str(self.directory / "root")]
         command += ["--listen", f"unix:{self._path('usb')}", "--control", f"unix:{self._path('control')}"]
         packages = str(Path(__file__).resolve().parents[1])

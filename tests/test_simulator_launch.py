@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -90,6 +91,23 @@ def test_the_launcher_gives_an_environment_a_fault_and_a_state_and_leaves_nothin
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     sim.stop()
+
+
+def test_when_the_launching_process_is_killed_the_simulator_ends_and_removes_its_directory():
+    source = "from firmware_sim.launch import Simulator; s = Simulator(inputs=8); s.start(); "
+    source += "print(s.pid, s.directory, flush=True); input()"
+    parent = subprocess.Popen([sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    pid, directory = parent.stdout.readline().decode().split()
+    watch = os.pidfd_open(int(pid))
+    parent.kill()
+    parent.wait()
+    try:
+        assert select.select([watch], [], [], 10)[0], "the simulator outlived its parent"
+    finally:
+        os.close(watch)
+        parent.stdin.close()
+        parent.stdout.close()
+    assert not Path(directory).exists()
 
 
 def test_the_launcher_repeats_the_simulators_own_words_when_it_does_not_start():
