@@ -227,6 +227,7 @@ class Connection:
                 if self._goodbye_until is None:
                     self._flight = [memoryview(buffer) for buffer in self.outbox.take(_TAKE)]
                     self._flight_bytes = sum(len(view) for view in self._flight)
+                    self._progress_at = self.owner.now()  # an idle reader is not slow: patience starts with its data
                 if not self._flight:
                     self._drained()
                     return
