@@ -225,14 +225,16 @@ class _Cut:
         a, b = self.baseline
         if b - a >= least:
             return [curve[a:b]]
-        beyond = raw[self.stop :]
         window = response_window(self.definition, derivation)
-        found = [curve[: self.column(window[0])], curve[self.column(window[1]) :]]
-        for k in range(0, len(beyond), self.n):
-            part = beyond[k : k + self.n]
-            if len(part) >= max(least, self.n // 4):
-                found.append(self.filtered(part.copy()))
+        found = [curve[: self.column(window[0])], curve[self.column(window[1]) :], *self.beyond(raw)]
         return [s for s in found if len(s) >= MIN_NOISE_SAMPLES]
+
+    def beyond(self, raw: F64) -> list[F64]:
+        """What the file holds behind the epoch, in stretches of the epoch's length, filtered like it."""
+        least = max(MIN_NOISE_SAMPLES, pad_length(self.sos) + 1, self.n // 4)
+        rest = raw[self.stop :]
+        parts = [rest[k : k + self.n] for k in range(0, len(rest), self.n)]
+        return [self.filtered(p.copy()) for p in parts if len(p) >= least]
 
 
 def _one(wave: Wave, table: Table, definition: TestDefinition, zero_ms: float) -> dict[str, Any]:
@@ -244,7 +246,8 @@ def _one(wave: Wave, table: Table, definition: TestDefinition, zero_ms: float) -
     window = (cut.column(window_ms[0]), cut.column(window_ms[1]) + 1)
     if wave.halves is not None:
         halves = [cut.curve(h) for h in wave.halves]
-        estimate = noises.estimate(curve, halves, [], [], window, cut.dt_ms)
+        difference = 0.5 * (wave.halves[0] - wave.halves[1])
+        estimate = noises.estimate(curve, halves, [], [], window, cut.dt_ms, cut.beyond(difference))
     else:
         estimate = noises.estimate_from_stretches(curve, cut.quiet(wave.mean, curve, wave.rules), window, cut.dt_ms)
     return _row(wave.name, measure_average(definition, wave.rules, curve, cut.t0_ms, cut.dt_ms, estimate))

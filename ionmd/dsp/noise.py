@@ -114,6 +114,7 @@ def estimate(
     counts: Sequence[int],
     window: tuple[int, int],
     dt_ms: float,
+    beyond: Sequence[F64] = (),
 ) -> NoiseEstimate:
     """The noise of `mean_uv`, from whatever parts of it there are.
 
@@ -122,6 +123,7 @@ def estimate(
     parts     successive sub-averages of the same sweeps, or none
     counts    sweeps in each part
     window    (start, stop) columns that hold the response; noise is taken from `start` to the end of the average
+    beyond    half the difference of the halves outside the average's epoch, where a file has more of it
     """
     lo = min(max(0, window[0]), max(0, len(mean_uv) - 8))
     lags = _lags(len(mean_uv) - lo, dt_ms)
@@ -140,12 +142,18 @@ def estimate(
     if len(halves) == 2:
         half_difference = (halves[0][lo:] - halves[1][lo:]) * 0.5
         pm = math.sqrt(power(half_difference))
-        total += _autocovariance(half_difference, lags)
-        contrasts += 1.0
+        pooled, weight = _autocovariance(half_difference, lags) * len(half_difference), len(half_difference)
+        for stretch in beyond:
+            if len(stretch) > lags:
+                pooled += _autocovariance(stretch, lags) * len(stretch)
+                weight += len(stretch)
+        total += pooled / weight
+        contrasts += weight / len(half_difference)
     both = (np.asarray(halves[0]), np.asarray(halves[1])) if len(halves) == 2 else None
     if contrasts == 0.0:
         return NoiseEstimate(0.0, 0.0, np.zeros(2), dt_ms, window, sweeps=sweeps, known=False)
-    return _finish(mean_uv, total / contrasts, contrasts, dt_ms, window, both, pm, sweeps, len(mean_uv) - lo)
+    shares = (len(used) - 1.0 if len(used) >= 2 else 0.0) + (1.0 if both is not None else 0.0)
+    return _finish(mean_uv, total / shares, contrasts, dt_ms, window, both, pm, sweeps, len(mean_uv) - lo)
 
 
 def estimate_from_stretches(
