@@ -87,11 +87,11 @@ class MeasureRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
 
 class Presence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     window_ms: tuple[float, float] | None = None
-    snr_db: float = 3.0
-    reproducibility: float = 0.5
+    snr_db: float = 1.0
+    reproducibility: float = 0.3
     min_uv: float = 0.0
     noise_ms: tuple[float, float] | None = None  # a stretch without response; only used when there are no halves
-    present_score: float = 0.99
+    present_score: float = 0.95
     absent_score: float = 0.90
 
 

@@ -21,6 +21,9 @@ from ionmd.dsp import smooth
 from ionmd.dsp.presence import effective_dof, snr_db
 
 F64 = npt.NDArray[np.float64]
+PIECES = 16
+QUIETER = 0.3  # this quantile of the pieces' power ...
+QUIETER_IS = 1.6  # ... times this is the mean of a stationary noise (pieces of some four independent values)
 LAG_MS = 12.0  # the noise of a 30 Hz high-pass is uncorrelated beyond about 10 ms
 # A block quieter than this share of the median is not trusted: a disconnected, flat electrode has next to no variance.
 FLAT_SHARE = 1.0 / 3.0
@@ -111,6 +114,7 @@ def estimate(
     counts: Sequence[int],
     window: tuple[int, int],
     dt_ms: float,
+    beyond: Sequence[F64] = (),
 ) -> NoiseEstimate:
     """The noise of `mean_uv`, from whatever parts of it there are.
 
@@ -119,6 +123,7 @@ def estimate(
     parts     successive sub-averages of the same sweeps, or none
     counts    sweeps in each part
     window    (start, stop) columns that hold the response; noise is taken from `start` to the end of the average
+    beyond    half the difference of the halves outside the average's epoch, where a file has more of it
     """
     lo = min(max(0, window[0]), max(0, len(mean_uv) - 8))
     lags = _lags(len(mean_uv) - lo, dt_ms)
@@ -137,12 +142,18 @@ def estimate(
     if len(halves) == 2:
         half_difference = (halves[0][lo:] - halves[1][lo:]) * 0.5
         pm = math.sqrt(power(half_difference))
-        total += _autocovariance(half_difference, lags)
-        contrasts += 1.0
+        pooled, weight = _autocovariance(half_difference, lags) * len(half_difference), len(half_difference)
+        for stretch in beyond:
+            if len(stretch) > lags:
+                pooled += _autocovariance(stretch, lags) * len(stretch)
+                weight += len(stretch)
+        total += pooled / weight
+        contrasts += weight / len(half_difference)
     both = (np.asarray(halves[0]), np.asarray(halves[1])) if len(halves) == 2 else None
     if contrasts == 0.0:
         return NoiseEstimate(0.0, 0.0, np.zeros(2), dt_ms, window, sweeps=sweeps, known=False)
-    return _finish(mean_uv, total / contrasts, contrasts, dt_ms, window, both, pm, sweeps, len(mean_uv) - lo)
+    shares = (len(used) - 1.0 if len(used) >= 2 else 0.0) + (1.0 if both is not None else 0.0)
+    return _finish(mean_uv, total / shares, contrasts, dt_ms, window, both, pm, sweeps, len(mean_uv) - lo)
 
 
 def estimate_from_stretches(
@@ -150,20 +161,29 @@ def estimate_from_stretches(
 ) -> NoiseEstimate:
     """The noise of an average of which there are no parts: from stretches of it that hold no response.
 
-    The stretches went through the filter of the average.  Their mean counts as noise only where it is not an offset of
-    the whole stretch.
+    The stretches went through the filter of the average.  They are cut into pieces; the shape of the autocovariance is
+    that of the whole, its level that of the quieter pieces: the late end of a strong response in half of them, or an
+    artefact, does not pass for noise.
     """
-    usable = [s for s in stretches if len(s) >= 8]
+    usable = [s - _sum(s) / len(s) for s in stretches if len(s) >= 16]
     if not usable:
         return NoiseEstimate(0.0, 0.0, np.zeros(2), dt_ms, window, known=False)
     longest = max(len(s) for s in usable)
     lags = _lags(longest, dt_ms)
     total, weight = np.zeros(lags), 0
+    levels = []
+    piece = max(8, sum(len(s) for s in usable) // PIECES)
     for s in usable:
-        part = _autocovariance(s - _sum(s) / len(s), min(lags, len(s) // 2))
+        part = _autocovariance(s, min(lags, len(s) // 2))
         total[: len(part)] += part * len(s)
         weight += len(s)
-    return _finish(mean_uv, total / weight, weight / longest, dt_ms, window, None, None, 0, longest)
+        levels += [power(s[k : k + piece]) for k in range(0, max(1, len(s) - piece + 1), piece)]
+    levels.sort()
+    quiet = levels[int(QUIETER * (len(levels) - 1) + 0.5)] * QUIETER_IS
+    shape = total / weight
+    if shape[0] > 0.0:
+        shape *= min(1.0, quiet / float(shape[0]))
+    return _finish(mean_uv, shape, weight / longest, dt_ms, window, None, None, 0, longest)
 
 
 def _finish(

@@ -113,6 +113,8 @@ def measure_average(
         markers.append(marker)
         by_label[rule.label], peaks[rule.label] = marker, wave.peak
     measures = _measures(definition, derivation, by_label, peaks, noise, "absent", dt_ms)
+    if evidence.status == "present" and not markers:
+        evidence = replace(evidence, status="uncertain")  # something is there, but none of the waves looked for
     return _measured(evidence, markers, measures, noise)
 
 
@@ -170,11 +172,8 @@ def _read(mean_uv: F64, peak: waves.Peak | None) -> waves.Peak | None:
 
 
 def _measured(evidence: Evidence, markers: list[Marker], measures: list[Measure], noise: NoiseEstimate) -> Measured:
-    status = evidence.status
-    if status == "present" and markers and all(m.status != "present" for m in markers):
-        status = "uncertain"
     return Measured(
-        status, markers, measures, evidence.score, evidence.snr_db, noise.residual_uv if noise.known else None,
+        evidence.status, markers, measures, evidence.score, evidence.snr_db, noise.residual_uv if noise.known else None,
         evidence.reproducibility,
     )  # fmt: skip
 
