@@ -103,7 +103,9 @@ class Engine:
 
     def _plan(self, call: Call, reply: Reply) -> None:
         at = getattr(call.params, "at_sample", None)
-        if at is None or call.method in ("event.add", "stim.fire") or (self._room.rate_hz <= 0.0 and at == 0):
+        # for people `at_sample` of these says when it happened or shall happen; an agenda says when to ask
+        own_sense = call.method in ("event.add", "stim.fire") and call.caller.connection_id != 0
+        if at is None or own_sense or (self._room.rate_hz <= 0.0 and at == 0):
             execute(self._desk, call, reply)
             return
         if at < self._room.now:

@@ -63,11 +63,20 @@ def _average(_: str, d: Mapping[str, Any]) -> list[str]:
     if not curves.size:
         return [head]
     rows = curves.reshape(len(d["derivations"]), -1)
+    up = _up(str(d.get("test", "")))
     out = [click.style(head, fg="blue")]
     for name, row in zip(d["derivations"], rows, strict=False):
-        values = [float(v) for v in row]
+        values = [up * float(v) for v in row]
         out.append(f"  {clean(name):>10} {waveform(values)} {max(values) - min(values):7.2f} uV")
     return out
+
+
+def _up(test: str) -> float:
+    """-1 for tests that are shown negative up."""
+    from ionmd import catalog
+
+    found = catalog.tests().get(test)
+    return -1.0 if found is not None and found.test.display == "negative up" else 1.0
 
 
 def _reading(_: str, d: Mapping[str, Any]) -> list[str]:
