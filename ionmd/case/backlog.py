@@ -80,6 +80,10 @@ class Backlog:
         expected = self.next_sample
         if expected is None:
             expected = self.next_sample = first
+        if self._current is None and not self._free:
+            self.shed_samples += n  # all of them at once: the hole is told as one gap when memory is back
+            self._shedding = True
+            return done
         if first > expected:
             self._gap(first - expected, _cause(block, self._shedding), done)
         elif first < expected:
@@ -141,7 +145,9 @@ class Backlog:
         records = -(-missing // self.layout.samples_per_record)
         if missing > self.layout.rate_hz or len(self._free) <= records or not self._ready():
             done += self.end_run()
-            self._waiting_gap = (start, missing, cause, False)
+            if self._waiting_gap is not None:  # nothing was recorded since: one hole
+                start, cause = self._waiting_gap[0], self._waiting_gap[2]
+            self._waiting_gap = (start, stop - start, cause, False)
             self.next_sample = stop
             return
         record = self._current

@@ -103,3 +103,11 @@ def same_file(fd: int, path: Path) -> bool:
     except FileNotFoundError:
         return False
     return (mine.st_dev, mine.st_ino) == (named.st_dev, named.st_ino)
+
+
+def kernel_boot() -> str:
+    """Identity of this run of the kernel.  While it lasts, what was written is there even if it was not synced."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""

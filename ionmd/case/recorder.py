@@ -76,6 +76,7 @@ class ResumePoint:
     state: CaseState
     next_segment: int
     actions: tuple[str, ...]
+    unlisted: tuple[str, ...] = ()
 
     @property
     def end_sample(self) -> int:
@@ -250,7 +251,7 @@ class Recorder:
             raise StorageError(f"case {case_id}: {error}; it cannot be resumed while the disk refuses") from error
         numbers = [int(p.stem[4:]) for p in case_dir.glob("raw-*.bdf") if p.stem[4:].isdigit()]
         next_segment = max([*numbers, *result.state.segments], default=0) + 1
-        return ResumePoint(case_id, result.state, next_segment, tuple(result.actions))
+        return ResumePoint(case_id, result.state, next_segment, tuple(result.actions), tuple(result.unlisted))
 
     def resume_case(
         self, case_id: str, labels: Sequence[str] | None = None, lsb_uv: float | Sequence[float] = 0.03125,
@@ -276,7 +277,8 @@ class Recorder:
                 self._new_layout(case, layout)
             data = {
                 "state": "resumed", "case_id": case_id, "was": state.closed or "interrupted",
-                "repaired": list(point.actions), "damage": [str(f) for f in scan.findings],
+                "repaired": list(point.actions), "unlisted": list(point.unlisted),
+                "damage": [str(f) for f in scan.findings],
             }  # fmt: skip
             self._push(sink, "case", point.end_sample, canonical(data), None)
         return point

@@ -20,7 +20,7 @@ from typing import Any
 
 from ionmd.case.backlog import Backlog, Record
 from ionmd.case.bdf import COUNT_OFFSET, RawLayout, annotation, count_field, header, limits_of, time_stamp
-from ionmd.case.files import NO_SPACE, Files, make_dirs, same_file, write_all
+from ionmd.case.files import NO_SPACE, Files, kernel_boot, make_dirs, same_file, write_all
 
 NOTE_RECORDS = 100  # one journal line with the checksums of this many records
 
@@ -193,7 +193,7 @@ class RawWriter:
         self._prepared = None
         self.note(record.first, {
             "state": "open", "segment": number, "file": path.name, "first_sample": record.first,
-            "rate_hz": self.layout.rate_hz, "record_ms": self.layout.record_ms,
+            "kernel_boot": kernel_boot(), "rate_hz": self.layout.rate_hz, "record_ms": self.layout.record_ms,
             "inputs": [
                 {"label": label, "lsb_uv": lsb, "limits_exact": limits_of(lsb).exact}
                 for label, lsb in zip(self.layout.labels, self.layout.lsb_uv, strict=True)

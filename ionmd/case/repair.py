@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ionmd.case.bdf import COUNT_OFFSET, RawLayout, count_field
-from ionmd.case.files import Files, write_all
+from ionmd.case.files import Files, kernel_boot, write_all
 from ionmd.case.journal import JOURNAL, Finding, JournalFile, Line, Scan, canonical, head_of, parse, read_lines
 
 CUT_LIMIT = 1 << 20  # a batch of lines is synced before it grows beyond this (one longer line excepted)
@@ -33,6 +33,7 @@ class Segment:
     gaps: list[tuple[int, int]] = field(default_factory=list)
     crc32: dict[int, str] = field(default_factory=dict)
     suspect: bool = False
+    kernel_boot: str = ""
 
 
 @dataclass
@@ -46,6 +47,7 @@ class CaseState:
     interrupted: bool = False
     last_session: dict[str, Any] | None = None
     kinds: dict[str, int] = field(default_factory=dict)
+    unlisted: set[str] = field(default_factory=set)  # raw files whose `open` line was lost with the power
     first_utc: str = ""
     last_utc: str = ""
 
@@ -65,6 +67,7 @@ class CaseState:
             if data.get("state") == "open" and not self.header:
                 self.header = data
             self.interrupted = data.get("state") == "interrupted"
+            self.unlisted.update(str(name) for name in data.get("unlisted", ()))
             if data.get("state") == "resumed":
                 self.closed = None
         elif line.kind == "close":
@@ -80,7 +83,8 @@ class CaseState:
             if state == "open":
                 layout = RawLayout([x["label"] for x in data["inputs"]], [x["lsb_uv"] for x in data["inputs"]],
                                    int(data["rate_hz"]), int(data["record_ms"]))  # fmt: skip
-                self.segments[number] = Segment(number, str(data["file"]), int(data["first_sample"]), layout)
+                self.segments[number] = Segment(number, str(data["file"]), int(data["first_sample"]), layout,
+                                                kernel_boot=str(data.get("kernel_boot", "")))  # fmt: skip
                 return
             segment = self.segments[number]
             if state == "gap":
@@ -116,14 +120,22 @@ class Repair:
     damage: list[Finding] = field(default_factory=list)
 
     @property
+    def unlisted(self) -> list[str]:
+        known = {segment.file for segment in self.state.segments.values()} | self.state.unlisted
+        return sorted(path.name for path in self.case_dir.glob("raw-*.bdf") if path.name not in known)
+
+    @property
     def changed(self) -> bool:
         return bool(self.actions)
 
 
-def repair(files: Files, case_dir: Path, mark_ns: int | None = None) -> Repair:
+def repair(files: Files, case_dir: Path, mark_ns: int | None = None, boot: str | None = None) -> Repair:
     """Cut, trim and count; the caller holds the state lock.  OSError when the disk refuses.
 
-    mark_ns     time of the line `case {"state": "interrupted"}`, added to a case that nobody closed; None: no line"""
+    mark_ns     time of the line `case {"state": "interrupted"}`, added to a case that nobody closed; None: no line
+    boot        identity of the running kernel: a segment written under the same one is complete to its last whole
+                record; after a power cut only what its count says is trusted, the rest may be torn in any order"""
+    boot = kernel_boot() if boot is None else boot
     scan_path = case_dir / JOURNAL
     actions: list[str] = []
     if not scan_path.exists():  # power went before the first line was safe
@@ -141,7 +153,7 @@ def repair(files: Files, case_dir: Path, mark_ns: int | None = None) -> Repair:
         state = read_state(case_dir)
     result = Repair(case_dir, state, actions, list(state.scan.findings))
     for segment in state.segments.values():
-        _repair_segment(files, case_dir, segment, result)
+        _repair_segment(files, case_dir, segment, result, boot)
     if mark_ns is not None and state.closed is None and not state.interrupted:
         _mark(files, state, mark_ns, result)
     return result
@@ -150,7 +162,7 @@ def repair(files: Files, case_dir: Path, mark_ns: int | None = None) -> Repair:
 def _mark(files: Files, state: CaseState, ns: int, result: Repair) -> None:
     scan = state.scan
     data = {
-        "state": "interrupted", "repaired": list(result.actions),
+        "state": "interrupted", "repaired": list(result.actions), "unlisted": result.unlisted,
         "damage": [str(f) for f in [*scan.findings, *result.damage]],
         "segments": {s.file: s.records if s.records is not None else s.synced_records for s in state.segments.values()},
     }  # fmt: skip
@@ -161,6 +173,11 @@ def _mark(files: Files, state: CaseState, ns: int, result: Repair) -> None:
     finally:
         journal.close()
     result.actions.append("marked interrupted")
+
+
+def _count_of(fd: int) -> int:
+    text = os.pread(fd, 8, COUNT_OFFSET).decode("ascii", "replace").strip()
+    return int(text) if text.isascii() and text.isdigit() else 0
 
 
 def is_closed(case_dir: Path) -> bool:
@@ -201,7 +218,7 @@ def cut_tail(files: Files, scan: Scan, keep: int | None = None) -> str:
     return f"{path.name}: {len(cut)} damaged bytes after line {scan.last_n if not scan.findings else '?'} cut, {where}"
 
 
-def _repair_segment(files: Files, case_dir: Path, segment: Segment, result: Repair) -> None:
+def _repair_segment(files: Files, case_dir: Path, segment: Segment, result: Repair, boot: str) -> None:
     path = case_dir / segment.file
     layout = segment.layout
     try:
@@ -214,6 +231,8 @@ def _repair_segment(files: Files, case_dir: Path, segment: Segment, result: Repa
         size = os.fstat(fd).st_size
         there = max(0, size - layout.header_bytes) // layout.record_bytes
         records = there if segment.records is None else min(there, segment.records)
+        if segment.records is None and (not boot or segment.kernel_boot != boot):
+            records = min(there, max(segment.synced_records, _count_of(fd)))
         if there < segment.synced_records:
             result.damage.append(
                 Finding(segment.file, 0, f"{there} records are there, the journal has {segment.synced_records}")
@@ -222,7 +241,7 @@ def _repair_segment(files: Files, case_dir: Path, segment: Segment, result: Repa
         changed = False
         if size > keep and segment.records is None:
             files.ftruncate(fd, keep)
-            result.actions.append(f"{segment.file}: {size - keep} bytes of an incomplete record cut")
+            result.actions.append(f"{segment.file}: {size - keep} bytes after the last complete record cut")
             changed = True
         if size >= layout.header_bytes and os.pread(fd, 8, COUNT_OFFSET) != count_field(records) and records:
             write_all(files, fd, count_field(records), COUNT_OFFSET)

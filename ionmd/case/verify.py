@@ -6,6 +6,8 @@ mends an interrupted case.  Needs no daemon and no index.
 
 from __future__ import annotations
 
+import time
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from ionmd.case.bdf import COUNT_OFFSET
 from ionmd.case.files import OsFiles
 from ionmd.case.journal import JOURNAL
 from ionmd.case.manifest import case_files, hash_file, read_manifest
-from ionmd.case.repair import CaseState, read_state, repair
+from ionmd.case.repair import CaseState, Segment, read_state, repair
 from ionmd.errors import StorageError
 
 
@@ -56,7 +58,9 @@ def verify(case_dir: Path) -> Report:
         _segment(case_dir, state, segment.number, report)
     known = {s.file for s in state.segments.values()}
     for path in sorted(case_dir.glob("raw-*.bdf")):
-        if path.name not in known:
+        if path.name in state.unlisted or (path.name not in known and state.closed is None):
+            report.notes.append(f"{path.name}: the power went before the journal could name it; not part of the record")
+        elif path.name not in known:
             report.problems.append(f"{path.name}: the journal knows nothing of this file")
     _manifest(case_dir, state, report)
     return report
@@ -65,6 +69,9 @@ def verify(case_dir: Path) -> Report:
 def _segment(case_dir: Path, state: CaseState, number: int, report: Report) -> None:
     segment = state.segments[number]
     path = case_dir / segment.file
+    if segment.suspect and not segment.records:
+        report.notes.append(f"{segment.file}: given up before its first sync; its samples are in the next segment")
+        return
     if not path.is_file():
         report.problems.append(f"{segment.file}: the journal has it, the file is missing")
         return
@@ -79,13 +86,34 @@ def _segment(case_dir: Path, state: CaseState, number: int, report: Report) -> N
         report.problems.append(
             f"{segment.file}: {size} bytes are there, the journal promises {header + records * layout.record_bytes}"
         )
-    elif expected is not None and size != expected:
+    elif expected is not None and size != expected and not segment.suspect:
         report.problems.append(f"{segment.file}: {size} bytes are there, {expected} were expected")
     with path.open("rb") as file:
         file.seek(COUNT_OFFSET)
         count = file.read(8).decode("ascii", "replace").strip()
     if segment.records is not None and count != str(segment.records):
         report.problems.append(f"{segment.file}: its header counts {count} records, the journal {segment.records}")
+    _checksums(path, segment, report)
+
+
+def _checksums(path: Path, segment: Segment, report: Report) -> None:
+    """Each record against the checksum that the journal has of it."""
+    layout = segment.layout
+    bad = []
+    with path.open("rb") as file:
+        for record, expected in sorted(segment.crc32.items()):
+            file.seek(layout.header_bytes + record * layout.record_bytes)
+            data = file.read(layout.record_bytes)
+            if len(data) == layout.record_bytes and f"{zlib.crc32(data):08x}" != expected:
+                bad.append(record)
+    for record in bad[:10]:
+        first = segment.first_sample + record * layout.samples_per_record
+        report.problems.append(
+            f"{segment.file}: record {record} (samples {first} to {first + layout.samples_per_record}) "
+            "is not what was recorded: its checksum differs"
+        )
+    if len(bad) > 10:
+        report.problems.append(f"{segment.file}: {len(bad) - 10} more records differ")
 
 
 def _manifest(case_dir: Path, state: CaseState, report: Report) -> None:
@@ -93,6 +121,9 @@ def _manifest(case_dir: Path, state: CaseState, report: Report) -> None:
     if manifest is None:
         if state.closed is not None:
             report.notes.append("manifest.json is missing: the daemon stopped before it was written")
+        return
+    if state.closed is None and manifest.journal.lines < state.scan.last_n:
+        report.notes.append("manifest.json is older than the case, which was resumed; it is written anew at the close")
         return
     if manifest.journal.head != state.scan.last_hash:
         report.problems.append("manifest.json: the chain's head differs from the journal's last hash")
@@ -109,11 +140,13 @@ def _manifest(case_dir: Path, state: CaseState, report: Report) -> None:
             report.problems.append(f"{name}: in manifest.json, but missing")
 
 
-def recover(case_dir: Path) -> list[str]:
-    """Make an interrupted case readable; what was done.  Done twice, the second time changes nothing."""
-    if not (case_dir / JOURNAL).is_file():
+def recover(case_dir: Path, boot: str | None = None) -> list[str]:
+    """Make an interrupted case readable and mark it so; what was done.  Done twice, the second time changes nothing.
+
+    The caller holds the state lock.  `boot` is the running kernel's identity (tests).  StorageError: no case."""
+    if not (case_dir / JOURNAL).is_file() and not (case_dir.is_dir() and case_dir.parent.name == "cases"):
         raise StorageError(f"{case_dir}: no {JOURNAL} is there; a case directory was expected")
-    return list(repair(OsFiles(), case_dir).actions)
+    return list(repair(OsFiles(), case_dir, mark_ns=time.time_ns(), boot=boot).actions)
 
 
 def list_cases(state_dir: Path) -> list[dict[str, Any]]:
