@@ -124,7 +124,7 @@ def test_a_waveform_is_as_high_as_its_values():
 
 def test_the_demo_summary_counts_from_the_scripted_loss():
     alarm = {"id": "A1", "kind": "physiological", "priority": "high", "state": "active", "cause": "focal",
-             "side": "right", "sentence": "falls", "evidence": [], "test": "t", "derivations": [], "sample": 4000}  # fmt: skip
+             "side": "right", "sentence": "falls", "evidence": [], "test": "t", "derivations": [], "sample": 4000}
     reading = {"test": "t", "derivation": "d", "stimulus": {"rate_hz": 2.5}}
     said: list[str] = []
     found = show(iter([Seen("reading", reading, 1), Seen("alarm", alarm, 4000)]), 10.0, said.append)
