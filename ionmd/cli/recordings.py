@@ -18,15 +18,17 @@ if TYPE_CHECKING:
 RESULTS = ("average", "reading", "alarm")
 
 
-def chosen_test(test: str | None, test_file: str | None) -> TestDefinition | None:
-    """--test or --test-file; one of them at most."""
+def chosen_test(test: str | None, test_file: str | None) -> TestDefinition:
+    """--test or --test-file: exactly one of them."""
     from ionmd import catalog
 
     if test and test_file:
         raise click.UsageError("--test and --test-file came together; give one of them")
     if test_file:
         return catalog.load_test(Path(test_file))
-    return catalog.resolve_test(test) if test else None
+    if not test:
+        raise click.UsageError("--test ID or --test-file F was expected; `ionmd tests list` shows the catalogue's")
+    return catalog.resolve_test(test)
 
 
 def recording_path(name: str, state_dir: str | None) -> Path:
@@ -58,17 +60,15 @@ def replay(recording: str, test: str | None, test_file: str | None, as_json: boo
     """A recording through the same pipeline, as fast as it goes."""
     replay_file = _of("ionmd.replay", "replay_file")
 
-    def tell(topic: str, data: object, sample: int, n: int | None = None) -> None:
+    for topic, data, sample in replay_file(recording_path(recording, state_dir), chosen_test(test, test_file)):
         if topic not in RESULTS:
-            return
+            continue
         plain = msgspec.to_builtins(data)
         if as_json:
             show_json({"topic": topic, "sample": sample, "data": plain})
         else:
             for line in lines(topic, plain):
                 click.echo(line)
-
-    replay_file(recording_path(recording, state_dir), chosen_test(test, test_file), tell)
 
 
 @click.command()
