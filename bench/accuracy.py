@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import os
 import sys
 import tempfile
@@ -21,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ionmd.analyze import analyze
-from ionmd.catalog import load_test, resolve_test
+from ionmd.catalog import load_test
 from ionmd.testdef import TestDefinition
 
 F64 = npt.NDArray[np.float64]

@@ -1,7 +1,8 @@
 """A CSV file of averaged waveforms -> columns on one time axis.
 
 In: text, first column `time_ms`, then one column in uV per waveform; a header line is required; `#` starts a
-comment line.  Out: Table.  Always: finite numbers, rising and evenly spaced time; anything else is refused with line and column.
+comment line.  Out: Table.  Always: finite numbers, rising and evenly spaced time; anything else is refused
+with line and column.
 """
 
 from __future__ import annotations
