@@ -95,7 +95,7 @@ def parse_config(raw: bytes, name: str = "configuration") -> Config:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{name}: byte {error.start} is not UTF-8; a TOML text file was expected") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{name}: {error}; see docs/config.md for the format") from error
+        raise ConfigError(f"{name}: {error}; a TOML file was expected") from error
     try:
         config = msgspec.convert(table, Config, strict=True)
     except msgspec.ValidationError as error:
