@@ -212,13 +212,14 @@ def test_an_unplug_ends_the_transfer_on_the_cable_at_its_byte_and_hides_the_unit
     with serving(tmp_path) as server:
         host = Host(server)
         host.open()
-        # scripted before the stream starts: at speed max the device may be past the sample at once
-        server.call(lambda: server.ports[0].device.inject("unplug", at=995, after_bytes=100))
         host.stream()
+        for _ in range(64):  # more than can be answered before the cable is pulled: one is always waiting
+            host.submit()
+        device = server.ports[0].device
+        server.call(lambda: device.inject("unplug", at=device.firmware.sample + 400, after_bytes=100))
         replies = []
         with pytest.raises(ConnectionError):
             while True:
-                host.submit()
                 replies.append(host.answer())
         assert replies[-1][2:] == (p.ESHUTDOWN, replies[-1][3][:100])
         assert all(r[2] == 0 for r in replies[:-1])

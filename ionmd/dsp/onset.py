@@ -76,7 +76,7 @@ def find(
     slope = np.zeros(len(sweep_uv))
     slope[clean + step :] = sweep_uv[clean + step :] - sweep_uv[clean:-step]  # change over the last STEP_MS
     energy = np.concatenate([[0.0], np.add.accumulate(slope * slope)])
-    floor = 2.0 * noise * noise
+    floor = 2.0 * noise * noise + 1e-12 * least_uv * least_uv  # a noiseless sweep divides by something
     ratios = np.zeros(hi - lo)
     for c in range(lo, hi):
         stop = min(len(sweep_uv), c + after)

@@ -25,8 +25,8 @@ F64 = npt.NDArray[np.float64]
 ENVELOPE_MS = 25.0
 HOLD_MS = 100.0  # a pause shorter than this does not end a burst
 RELEASE = 0.5
-QUIET_WINDOWS = 100  # the quiet level is the median of this many newest windows
-QUIET_QUANTILE = 0.5
+QUIET_WINDOWS = 100  # the quiet level is a low quantile of this many newest windows
+QUIET_QUANTILE = 0.3
 
 
 @dataclass(frozen=True)

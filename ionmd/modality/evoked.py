@@ -9,6 +9,7 @@ Rules and numbers: docs/test-file.md and docs/sources.md#presence.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -24,7 +25,7 @@ from ionmd.testdef import MarkerRule, MeasureRule, TestDefinition
 F64 = npt.NDArray[np.float64]
 
 WAVE_Z = 3.0  # a wave stands out when its prominence is this many times the noise of a difference of two points
-RIVAL_Z = 2.0  # a second peak of the window this close in prominence makes the choice doubtful
+RIVAL_Z = 2.0  # a second peak of the window this close in prominence or height makes the choice doubtful
 LATENCY_SHARE = 0.05  # an interval wider than this share of the latency cannot carry the classical 10 % rule
 
 
@@ -118,6 +119,26 @@ def measure_average(
     return _measured(evidence, markers, measures, noise)
 
 
+def choose_derivation(measured: Mapping[str, Measured], order: Sequence[str]) -> str | None:
+    """The derivation to follow: the best signal to noise, presence first; None when there is none.
+
+    order  breaks ties: the earlier one stays, so that the choice does not flicker
+    Source: docs/sources.md#derivation-choice (the best P37 derivation differs from patient to patient).
+    """
+    rank = {"present": 2, "uncertain": 1, "absent": 0}
+    best: str | None = None
+    for label in order:
+        if label not in measured:
+            continue
+        if best is None or _worth(measured[label], rank) > _worth(measured[best], rank):
+            best = label
+    return best
+
+
+def _worth(m: Measured, rank: Mapping[str, int]) -> tuple[int, float]:
+    return rank[m.status], m.snr_db if m.snr_db is not None else -math.inf
+
+
 def _place(
     mean_uv: F64, rules: list[MarkerRule], bounds: tuple[int, int], noise: NoiseEstimate, t0_ms: float, dt_ms: float
 ) -> tuple[list[waves.Found], NoiseEstimate]:
@@ -209,10 +230,12 @@ def _marker(
     status: Status = "present" if evidence.status == "present" else "uncertain"
     if peak.prominence_uv < WAVE_Z * math.sqrt(noise.variance_of_difference(math.inf)):
         status = "uncertain"
+    sign = wave.rule.sign
     for rival in wave.rivals:
         apart = abs(rival.position - peak.position)
         doubt = RIVAL_Z * math.sqrt(noise.variance_of_difference(apart))
-        if apart * dt_ms > half and peak.prominence_uv - rival.prominence_uv < doubt:
+        lower = min(peak.prominence_uv - rival.prominence_uv, sign * (peak.value_uv - rival.value_uv))
+        if apart * dt_ms > half and lower < doubt:
             status = "uncertain"
     if not half <= LATENCY_SHARE * abs(latency):
         status = "uncertain"
