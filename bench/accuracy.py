@@ -186,7 +186,7 @@ label = "V"
 polarity = "positive"
 window_ms = [5.0, 11.0]
 [presence]
-window_ms = [4.0, 14.0]
+window_ms = [3.0, 13.0]
 """
 
 

@@ -223,7 +223,7 @@ def _marker(
 ) -> Marker:
     peak = wave.peak
     assert peak is not None  # noqa: S101 - the caller drops waves without a peak
-    latency = t0_ms + peak.position * dt_ms
+    latency = float(t0_ms + peak.position * dt_ms)
     if not noise.known:
         return Marker(rule.label, rule.polarity, "uncertain", latency, None, peak.value_uv)
     half = interval.latency_half_width(peak, noise) * dt_ms

@@ -51,7 +51,7 @@ def measure_sweep(
         status = one if status == "absent" or one == "present" else status
         score = max(score, 1.0 - 1.0 / found.rise)
         p2p = max(p2p, found.p2p_uv)
-        at = t0_ms + found.position * dt_ms
+        at = float(t0_ms + found.position * dt_ms)
         markers.append(Marker(rule.label, rule.polarity, one, at, at))
     measures = [
         _size(rule, sweep_uv, clean, t0_ms, dt_ms, status)
