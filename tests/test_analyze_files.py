@@ -144,7 +144,7 @@ def test_free_running_emg_gives_bursts_and_outliers(tmp_path):
     t = np.arange(20000) * 0.25
     x = rng.normal(0, 5.0, 20000)
     x[8000:10000] += rng.normal(0, 250.0, 2000)
-    x = np.convolve(x, np.ones(4) / 2, "same")  # EMG at 4 kHz is smooth from sample to sample
+    x = np.convolve(x, np.hanning(10) / 2, "same")  # EMG at 4 kHz is smooth from sample to sample
     x[100] = 200.0
     (w,) = analyze(write(tmp_path, {"time_ms": t, "emg": x}), resolve_test("emg_free"))["waveforms"]
     assert w["outliers"] == 1 and w["outlier_ms"] == [25.0]
