@@ -362,6 +362,10 @@ class SimDevice:
         assert fault is not None  # noqa: S101
         if self.unthrottled and fault["after_bytes"] is None and not self._holding() and self._fifo_waits():
             return
+        for _ in range(_BATCHES_A_CALL):  # a byte of a block is on the cable only while there is a block
+            if not fault["after_bytes"] or not self.firmware.streaming or self._holding() or self._fifo_waits():
+                break
+            self._batch(self._next())
         self._unplug = None
         block = self.take() if fault["after_bytes"] else None
         self.last_gasp = block[: fault["after_bytes"]] if block else b""

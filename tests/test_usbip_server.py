@@ -212,11 +212,12 @@ def test_an_unplug_ends_the_transfer_on_the_cable_at_its_byte_and_hides_the_unit
     with serving(tmp_path) as server:
         host = Host(server)
         host.open()
-        host.stream()
-        for _ in range(64):  # more than can be answered before the cable is pulled: one is always waiting
-            host.submit()
-        device = server.ports[0].device
+        device = server.ports[0].device  # asked for before the stream starts: the cable comes out at one sample
         server.call(lambda: device.inject("unplug", at=device.firmware.sample + 400, after_bytes=100))
+        for _ in range(64):  # more than 400 samples can answer: one is always waiting
+            host.submit()
+        host.submit(0, 4, setup(0x41, 0x10, 1, 0, 4), b"\7\0\0\0", is_in=False)
+        assert host.answer(is_in=False)[2] == 0
         replies = []
         with pytest.raises(ConnectionError):
             while True:

@@ -5,8 +5,10 @@ when one ends (and its start as soon as it is certain).  Always: cutting the str
 level follows the quiet, never a burst.  A single sample far from all its neighbours is an outlier of the converter or
 the file: `Despike`, which stands before the filter, flags and bridges it, and it never counts as EMG.
 
-The envelope is a running RMS over 25 ms.  A burst begins when it exceeds both `burst_sd` times the quiet level's RMS
-and `burst_min_uv`, and ends when it has stayed below half of that for 100 ms.  Numbers: docs/sources.md#emg-free.
+The envelope is a running RMS over 25 ms.  A burst is opened when it exceeds both `burst_sd` times the quiet level's RMS
+and `burst_min_uv`, and closed when it has stayed below half of that for 100 ms; its edges are those of the 5 ms steps
+that were themselves that loud, since a strong burst holds the envelope up for 25 ms more.
+Numbers: docs/sources.md#emg-free.
 """
 
 from __future__ import annotations
@@ -155,16 +157,19 @@ class EmgStream:
         state = self._on[c]
         if state is None:
             if envelope > limit:
-                start = end - self._hop * len(self._power)
-                self._on[c] = _Open(start, end, peak, power, 1)
+                loud = [float(p[c]) > limit * limit for p in self._power]
+                start = end - self._hop * (len(loud) - (loud.index(True) if True in loud else 0))
+                self._on[c] = _Open(start, end, end, peak, power, 1)
             return
         state.peak, state.power, state.hops = max(state.peak, peak), state.power + power, state.hops + 1
-        if envelope > RELEASE * limit:
+        if power > (RELEASE * limit) ** 2:
             state.last = end
+        if envelope > RELEASE * limit:
+            state.held = end
             if not state.told and (state.last - state.start) // self._hop >= self._min_hops:
                 state.told = True
                 bursts.append(state.burst(c, None))
-        elif end - state.last >= self._hold_hops * self._hop:
+        elif end - state.held >= self._hold_hops * self._hop:
             if state.told:
                 bursts.append(state.burst(c, state.last))
             self._on[c] = None
@@ -194,7 +199,8 @@ class EmgStream:
 @dataclass
 class _Open:
     start: int
-    last: int
+    last: int  # end of the newest step that was loud itself
+    held: int  # end of the newest step at which the envelope was
     peak: float
     power: float
     hops: int
