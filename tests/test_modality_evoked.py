@@ -6,10 +6,10 @@ import pytest
 from ionmd import catalog
 from ionmd.dsp import noise as noises
 from ionmd.dsp import waves
+from ionmd.dsp.design import design
 from ionmd.dsp.presence import effective_dof, f_cdf, f_tail, t_quantile
 from ionmd.dsp.zerophase import filter_average
 from ionmd.modality.evoked import Measured, choose_derivation, measure_average, presence
-from ionmd.runner.stream import design
 
 RATE = 5000.0
 T_MS = np.arange(-100, 300) / 5.0

@@ -21,6 +21,7 @@ from ionmd.analyze.start import stimulus_onset_ms
 from ionmd.analyze.table import Table, read_table
 from ionmd.catalog.expression import parse
 from ionmd.dsp import noise as noises
+from ionmd.dsp.design import design
 from ionmd.dsp.zerophase import filter_average, pad_length
 from ionmd.errors import ConfigError
 from ionmd.modality.emg import Despike, EmgStream
@@ -28,7 +29,6 @@ from ionmd.modality.evoked import Measured, measure_average, response_window
 from ionmd.modality.motor import measure_sweep
 from ionmd.modality.tof import measure_train
 from ionmd.model import Marker
-from ionmd.runner.stream import design
 from ionmd.testdef import TestDefinition
 
 F64 = npt.NDArray[np.float64]
