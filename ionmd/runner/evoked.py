@@ -80,6 +80,8 @@ class EvokedRun(Run):
         self._current = self._open_sub()
         self._recent: deque[_Sub] = deque(maxlen=RECENT_SUBS)
         self._whole: list[_Sub] = []
+        self._unaccepted = [0] * self._d  # tries since the last accepted sweep of each derivation
+        self._flips: dict[str, bool] = {}
 
     # ------------------------------------------------------------ samples and deliveries in
 
@@ -129,6 +131,9 @@ class EvokedRun(Run):
             wanted = self.definition.average.sub_sweeps
             if best >= wanted or (sub.tried >= MAX_TRIES * wanted and best > 0):
                 reports.append(self._close_sub())
+        if self._flips:
+            reports.append(Report(rejecting=self._flips))
+            self._flips = {}
         return reports
 
     def finish(self) -> list[Report]:
@@ -159,6 +164,8 @@ class EvokedRun(Run):
         for d, label in enumerate(self.labels):
             if label in self.excluded:
                 accept[d] = 0
+            else:
+                self._tried(d, label, bool(accept[d]))
         if not accept.any():
             self._count("amplitude" if plan.reject_uv is not None else "excluded")
             return
@@ -169,6 +176,18 @@ class EvokedRun(Run):
         sub.sums.add(self._sweep[: plan.n], accept)
         if pending.delivery.marks:
             sub.tally.add(pending.delivery, self._polarity)
+
+    def _tried(self, d: int, label: str, accepted: bool) -> None:
+        """Note when a whole sub-average's worth of sweeps was rejected, and when that ends."""
+        limit = self.definition.average.sub_sweeps
+        if accepted:
+            if self._unaccepted[d] >= limit:
+                self._flips[label] = False
+            self._unaccepted[d] = 0
+        else:
+            self._unaccepted[d] += 1
+            if self._unaccepted[d] == limit:
+                self._flips[label] = True
 
     def _reject(self, zero: int, accept: npt.NDArray[np.uint8], history: History) -> None:
         lo, hi = self.plan.reject
