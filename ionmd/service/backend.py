@@ -97,6 +97,7 @@ class Limits:
     reply_pause_bytes: int = 256 * 1024  # unread replies: requests are not read any more
     soft_bytes: int = 2 * 1024 * 1024
     soft_s: float = 5.0
+    resume_s: float = 60.0  # to read all that a resume sends
     hard_bytes: int = 8 * 1024 * 1024
     keyed_keys: int = 1024
     keyed_bytes: int = 4 * 1024 * 1024
