@@ -151,6 +151,7 @@ class Daemon:
             self.room.deliveries.begin_nonces(time.time())
         self.streams = Streams(self.room)
         self.pipeline = Pipeline(self.room, [self.recorder.raw, self.streams.push])
+        self.pipeline.after.append(self.streams.after)
         speed_name = "max" if speed is None else f"{speed:g}"
         self.desk = Desk(self.room, _Store(self.recorder, self), lambda action: self.engine.post(action), __version__,
                          self.boot_id, speed_name)

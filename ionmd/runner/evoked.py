@@ -84,6 +84,10 @@ class EvokedRun(Run):
     def sweep_window(self) -> tuple[int, int]:
         return self.plan.start, self.plan.stop
 
+    @property
+    def causal(self) -> CausalStream | None:
+        return self._causal
+
     def feed(self, block: Block, artefacts: list[Span]) -> list[Report]:
         if self._causal is not None:
             first, n = block.first, block.n

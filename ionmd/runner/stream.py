@@ -48,6 +48,7 @@ class CausalStream:
         self.rows = np.zeros((capacity + 1, self.stride), np.float32)
         self.history = History(self.stride, max(1, round(keep_s * rate_hz)), rate_hz)
         self._fresh = True
+        self.restarted = False  # the newest rows begin a new past
 
     def feed(self, block: Block, spans: list[tuple[int, int]]) -> F32:
         """Filter the block; rows 0..block.n of the result are valid until the next call.
@@ -55,7 +56,8 @@ class CausalStream:
         spans  row ranges [start, stop) of this block to hold at the last good value"""
         n = block.n
         self._montage.apply(block.uv, n, self._raw)
-        if block.gap or self._fresh:
+        self.restarted = bool(block.gap) or self._fresh
+        if self.restarted:
             self._hold.reset()
             self._cascade.settle(self._raw[0])
             self._fresh = False

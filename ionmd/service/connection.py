@@ -17,16 +17,17 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from ionmd.service.backend import Limits
+from ionmd.service.flight import Flight
+from ionmd.service.frames import Frame
 from ionmd.service.framing import LineBuffer, TooLong
 from ionmd.service.queues import Encoded, Outbox
 from ionmd.service.roles import Peer
 from ionmd.service.rpc import notification_line
-from ionmd.service.stream import Frame, Hub, StreamOutbox
+from ionmd.service.stream import Hub, StreamOutbox
 
 _READ = 64 * 1024
 _TAKE = 64 * 1024  # bytes committed to be written: newer events of a key can no longer replace them
 _TURN = 1024 * 1024  # bytes one connection may write before the others have their turn
-_IOV = 256
 _AUDIO_BUFFER = 4608  # the kernel's smallest
 
 
@@ -75,8 +76,7 @@ class Connection:
         self.denied = 0
         self.closed = False
         self._lines = LineBuffer()
-        self._flight: list[memoryview] = []
-        self._flight_bytes = 0
+        self._flight = Flight()
         self._reading = False
         self._writing = False
         self._eof = False
@@ -194,7 +194,7 @@ class Connection:
         old = self.outbox
         box = hub.outbox(self.owner.limits.stream_bytes)
         for buffer in old.take(2**62):
-            box.line(buffer)
+            box.line(bytes(buffer))
         box.line(layout)
         self.outbox = box
         self.hub = hub
@@ -221,8 +221,7 @@ class Connection:
         while not self.closed:
             if not self._flight:
                 if self._goodbye_until is None:
-                    self._flight = [memoryview(buffer) for buffer in self.outbox.take(self._take)]
-                    self._flight_bytes = sum(len(view) for view in self._flight)
+                    self._flight.load(self.outbox.take(self._take))
                     self._progress_at = self.owner.now()  # an idle reader is not slow: patience starts with its data
                 if not self._flight:
                     self._drained()
@@ -230,30 +229,16 @@ class Connection:
             if turn <= 0:
                 break
             try:
-                sent = self.sock.sendmsg(self._flight[:_IOV])
+                turn -= self._flight.send(self.sock)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
                 self.close(f"write failed: {error.strerror}")
                 return
-            turn -= sent
-            self._advance(sent)
+            self._progress_at = self.owner.now()
         if not self._writing and not self.closed:
             self.loop.add_writer(self.fd, self._write)
             self._writing = True
-
-    def _advance(self, sent: int) -> None:
-        self._flight_bytes -= sent
-        self._progress_at = self.owner.now()
-        done = 0
-        for view in self._flight:
-            if sent < len(view):
-                break
-            sent -= len(view)
-            done += 1
-        del self._flight[:done]
-        if sent:
-            self._flight[0] = self._flight[0][sent:]
 
     def _drained(self) -> None:
         if self._writing:
@@ -273,7 +258,7 @@ class Connection:
 
     @property
     def waiting_bytes(self) -> int:
-        return self.outbox.bytes + self._flight_bytes
+        return self.outbox.bytes + self._flight.bytes
 
     @property
     def replies_full(self) -> bool:
@@ -339,9 +324,7 @@ class Connection:
         self.outbox.drop_all()
         self._lines.clear()
         if self.hub is None:
-            line = notification_line("goodbye", {"reason": reason})
-            self._flight.append(memoryview(line))
-            self._flight_bytes += len(line)
+            self._flight.load([notification_line("goodbye", {"reason": reason})])
         self.owner.on_input_ended(self, reason)
         self.owner.touch(self)
 

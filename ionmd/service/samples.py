@@ -15,9 +15,10 @@ import msgspec
 from ionmd.errors import INVALID_REQUEST, LIMIT
 from ionmd.service.backend import Backend, Limits, StreamSpec
 from ionmd.service.connection import Connection
+from ionmd.service.frames import Cause
 from ionmd.service.rpc import RpcError, encode
 from ionmd.service.schema import StreamLayout, StreamOpen
-from ionmd.service.stream import Cause, Hub
+from ionmd.service.stream import Hub
 
 
 @dataclass
