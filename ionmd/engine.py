@@ -188,6 +188,13 @@ class Engine:
 
     # ------------------------------------------------------------ device
 
+    def device_status(self) -> DeviceStatus:
+        """The state told last with the counters of now.  Pipeline thread."""
+        told = self._room.device
+        if self._amplifier is None:
+            return told
+        return msgspec.structs.replace(self._amplifier.status(), state=told.state, detail=told.detail)
+
     def _tell(self, state: str, detail: str = "") -> None:
         room, amplifier = self._room, self._amplifier
         status = amplifier.status() if amplifier is not None else DeviceStatus(state)

@@ -6,9 +6,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # The order of docs/architecture.md; stages in one tuple do not know each other.
 ORDER = [
-    ("errors", "units", "model", "testdef", "timers", "config", "log", "clock", "__init__"), ("drivers",), ("decode",),
-    ("dsp",), ("catalog", "modality", "stim"), ("alarm",), ("runner",), ("case", "service"), ("room",),
-    ("pipeline", "commands"), ("streams", "engine", "replay", "analyze"), ("daemon",), ("client",), ("cli",),
+    ("errors", "units", "model", "testdef", "events", "timers", "config", "log", "clock", "__init__"),
+    ("drivers",), ("decode",), ("dsp",), ("catalog", "modality", "stim"), ("alarm",), ("runner",), ("case", "service"),
+    ("room",), ("pipeline", "commands"), ("streams", "engine", "replay", "analyze"), ("daemon",), ("client",), ("cli",),
     ("__main__",),
 ]
 RANK = {name: i for i, names in enumerate(ORDER) for name in names}

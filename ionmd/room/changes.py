@@ -15,6 +15,7 @@ from ionmd.alarm.cause import Surroundings
 from ionmd.alarm.criteria import Judged, compare, judge
 from ionmd.alarm.shape import projection
 from ionmd.alarm.watch import Observation
+from ionmd.events import Told
 from ionmd.model import Alarm, Comparison, Reading
 from ionmd.room.teststate import TestState
 from ionmd.runner.base import Report, SubAverage
@@ -143,7 +144,8 @@ class Changes:
         room.bus.emit("alarm", alarm)
         opened = alarm.kind == "physiological" and alarm.state in ("possible", "active")
         if opened and not any(e.alarm == alarm.id for e in room.people.episodes.values()):
-            room.bus.emit("case", {"episode": room.people.open_episode(alarm.id, alarm.sample)}, kind="episode")
+            episode = room.people.open_episode(alarm.id, alarm.sample)
+            room.bus.emit("case", Told(episode=episode), kind="episode")
 
     def surroundings(self, state: TestState) -> Surroundings:
         """What the cause is judged by: delivery, electrodes, controls."""

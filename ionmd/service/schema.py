@@ -425,6 +425,20 @@ class Event(msgspec.Struct, frozen=True):
     skipped: int = 0
 
 
+class Goodbye(msgspec.Struct, frozen=True):
+    """`params` of the last line on a connection that the server ends."""
+
+    reason: str
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """`error` of a refused request; `data` by code: docs/socket.md."""
+
+    code: int
+    message: str
+    data: dict[str, Any] = {}
+
+
 class StreamLayout(msgspec.Struct, frozen=True):
     """The last line of text on a sample connection; binary frames of docs/socket.md follow."""
 
