@@ -50,13 +50,13 @@ class Pipeline:
         room, history = self.room, self.history
         if history is None:
             raise ValueError("Pipeline.begin comes before the first block")
-        if block.gap & (Gap.LOST | Gap.SESSION) and block.lost:
+        if block.lost:
             self._gap(block)
         history.push(block.first, block.uv, block.n)
         for sink in self._sinks:
             sink(block)
         self._marks(block.marks)
-        artefacts = [s for s in room.deliveries.artefacts if s.stop > block.first]
+        artefacts = room.deliveries.artefacts_from(block.first)
         spoiled = room.technical.spans()
         room.technical.on_block(block)
         room.now = room.bus.sample = block.first + block.n

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ionmd.events import AuxChanged, ImpedanceFound
-from ionmd.model import AuxLine, Block, Gap, Mark, Priority
+from ionmd.model import AuxLine, Block, Mark, Priority
 from ionmd.runner.base import Span
 from ionmd.timers import CAUTERY_QUIET_MS
 from ionmd.units import ms_to_samples
@@ -144,7 +144,7 @@ class Technical:
     def on_block(self, block: Block) -> None:
         """Gap bookkeeping for every block; electrode supervision once a second of samples."""
         rate = self._room.rate_hz
-        if block.gap & (Gap.LOST | Gap.SESSION) and block.lost:
+        if block.lost:
             self.spoiled.append(Span(block.first - block.lost, block.first, "gap"))
         if self._lo is None or self._hi is None or len(self._lo) != block.stride:
             self._from = block.first

@@ -18,7 +18,6 @@ from ionmd.alarm.baseline import AverageData
 from ionmd.dsp.history import History
 from ionmd.model import AverageResult, Block, Reading
 from ionmd.runner.plan import Channel
-from ionmd.runner.stream import CausalStream
 from ionmd.stim.delivery import Delivery
 from ionmd.testdef import TestDefinition
 
@@ -78,11 +77,6 @@ class Run(ABC):
     @property
     def id(self) -> str:
         return self.definition.test.id
-
-    @property
-    def causal(self) -> CausalStream | None:
-        """Its continuous derivations, `labels` in order; None when it has none."""
-        return None
 
     def feed(self, block: Block, artefacts: list[Span]) -> list[Report]:
         """Continuous samples; `artefacts` are the stimulus windows that overlap this block."""

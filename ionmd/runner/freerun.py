@@ -42,10 +42,6 @@ class FreeRun(Run):
     def restart(self, sample: int, cause: str) -> None:
         self._begin(sample)
 
-    @property
-    def causal(self) -> CausalStream:
-        return self._causal
-
     def feed(self, block: Block, artefacts: list[Span]) -> list[Report]:
         if self._origin == 0 and block.first:
             self._begin(block.first)

@@ -1,7 +1,8 @@
-"""`filtered`: the causal streams of running tests, the very rows that rejection and EMG look at.
+"""`filtered`: derivations of running tests, continuous: stimulus windows held, then the test's own causal filter.
 
-Derivations, stimulus windows held before the filter, the test's own causal filter.  Always: when a test of the stream
-stops, the stream ends with its cause; a test that is set anew goes on, its first frame flagged.
+That is the stream that rejection judges and EMG listens to.  It is filtered here once more, only while somebody reads:
+averaged tests filter in stretches, when a sweep needs it.  Always: when a test of the stream stops, the stream ends
+with its cause; a test that is set anew goes on, its first frame flagged.
 """
 
 from __future__ import annotations
@@ -24,26 +25,29 @@ Pick = tuple[str, str]  # test, derivation
 
 
 class _Part:
-    """What one test gives: its columns of the frame and of its causal stream."""
+    """The derivations of one test: their columns of the frame, and their stream as long as its settings hold."""
 
     def __init__(self, test: str, places: list[tuple[int, str]]) -> None:
         self.test = test
         self._labels = [label for _, label in places]
         self.to = np.array([place for place, _ in places], np.intp)
         self._run: Run | None = None
-        self._columns = np.zeros(0, np.intp)
+        self._stream: CausalStream | None = None
 
-    def rows(self, room: Room) -> tuple[CausalStream, np.ndarray] | None:
-        """The stream and its columns; None when the test no longer gives them."""
+    def stream(self, room: Room) -> CausalStream | None:
+        """None when the test no longer gives these derivations."""
         state = room.tests.get(self.test)
         run = state.run if state is not None and state.running else None
-        if run is None or run.causal is None:
+        if run is None:
             return None
         if run is not self._run:
-            if not set(self._labels) <= set(run.labels):
+            by_label = {c.derivation.label: c for c in run.channels}
+            if not set(self._labels) <= set(by_label):
                 return None
-            self._run, self._columns = run, np.array([run.labels.index(x) for x in self._labels], np.intp)
-        return run.causal, self._columns
+            spec = run.definition.causal or run.definition.filter
+            channels = [by_label[label] for label in self._labels]
+            self._run, self._stream = run, CausalStream(channels, room.stride, spec, room.rate_hz, 0.01)
+        return self._stream
 
 
 class Filtered(Source):
@@ -53,28 +57,28 @@ class Filtered(Source):
         self._parts = [_Part(t, [(i, d) for i, (test, d) in enumerate(picks) if test == t]) for t in tests]
 
     def _give(self, sink: Sink, block: Block, flags: FrameFlag) -> None:
+        spans = self.stimulus_spans(block)
         out = np.empty((block.n, len(self.layout.names)), "<f4")
         for part in self._parts:
-            found = part.rows(self._room)
-            if found is None:
+            stream = part.stream(self._room)
+            if stream is None:
                 self.end(Cause.STOPPED)
                 return
-            stream, columns = found
+            out[:, part.to] = stream.feed(block, spans)[: block.n, : len(part.to)]
             if stream.restarted:
                 flags |= FrameFlag.RESTARTED
-            out[:, part.to] = stream.rows[: block.n, columns]
         sink.push(block.first, as_bytes(out), block.n, flags)
 
 
 def open_filtered(room: Room, spec: StreamSpec, add: Listed, remove: Listed) -> Source:
     """Channels by derivation, `test/derivation` where two running tests have one of that name.  Refused: unknown,
-    ambiguous, or no running test filters continuously."""
+    ambiguous, or no test runs."""
     known: list[Pick] = [
         (state.id, label) for state in list(room.tests.values())
-        if state.running and state.run is not None and state.run.causal is not None for label in state.run.labels
+        if state.running and state.run is not None for label in state.run.labels
     ]
     if not known:
-        raise Refused("no running test has a continuous stream; start one, or open `raw`", NOT_MONITORED)
+        raise Refused("filtered: no test is running; start one, or open `raw`", NOT_MONITORED)
     times = Counter(label for _, label in known)
     names = list(spec.channels) or [label if times[label] == 1 else f"{test}/{label}" for test, label in known]
     picks = [_find(name, known) for name in names]
@@ -88,8 +92,7 @@ def _find(name: str, known: list[Pick]) -> Pick:
     found = [pick for pick in known if name in (pick[1], "/".join(pick))]
     if len(found) == 1:
         return found[0]
+    choices = ", ".join("/".join(pick) for pick in found or known)
     if found:
-        choices = ", ".join("/".join(pick) for pick in found)
         raise Refused(f"derivation {name} is in several running tests; name one of {choices}", NOT_MONITORED)
-    choices = ", ".join("/".join(pick) for pick in known)
     raise Refused(f"derivation {name} is in no running test; there are {choices}", NOT_MONITORED)

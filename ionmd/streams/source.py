@@ -70,7 +70,7 @@ class Source(ABC):
 
     def stimulus_spans(self, block: Block) -> list[tuple[int, int]]:
         """Rows [start, stop) of this block that lie in a stimulus window."""
-        return _rows([(s.start, s.stop) for s in self._room.deliveries.artefacts], block)
+        return _rows([(s.start, s.stop) for s in self._room.deliveries.artefacts_from(block.first)], block)
 
     def cautery_spans(self, block: Block) -> list[tuple[int, int]]:
         """Rows [start, stop) of this block with cautery, the quiet time after it included."""
