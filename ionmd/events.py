@@ -126,8 +126,8 @@ class StimStateChanged(TypedDict):
 
 
 class SweepSeen(TypedDict):
-    """One sweep was cut.  `sample` is its time zero; `sweeps` and `rejected` count the sub-average under way;
-    `derivations` took it, none of them: `reason` says why."""
+    """One sweep was cut, or its stimulus failed.  `sample` is its time zero; `sweeps` and `rejected` count the
+    sub-average under way (a test of single sweeps: since it began); `derivations` took it; none: `reason` says why."""
 
     test: str
     sample: int

@@ -49,8 +49,10 @@ class Changes:
             if reading.status == "present" and reading.id not in state.rejected_readings:
                 room.monitoring.valid_reading(state.id, reading.derivation, reading.sample)
             room.bus.emit("reading", reading, key=f"{reading.test}/{reading.derivation}/{reading.kind}")
+        for seen in report.sweeps:
+            room.bus.show("sweep", seen, key=state.id)  # the record has the deliveries and the averages
         for topic, data in report.events:
-            room.bus.emit(topic, data)
+            room.bus.emit(topic, data, key=_key(data))
         if report.finished is not None:
             state.averages.append(report.finished)
             state.finished += 1
@@ -189,3 +191,9 @@ class Changes:
         factor = min(max(mean, LARGEST_DRIFT), 1.0)  # a rise of controls never excuses a fall here
         reason = f"independent controls are at {100 * mean:.0f} % of baseline as well" if factor < 0.9 else ""
         return factor, 0.1, reason
+
+
+def _key(data: dict[str, object]) -> str:
+    """Bursts of a muscle replace each other at a slow reader, but no page."""
+    burst = data.get("burst")
+    return f"{data.get('test')}/{burst['derivation']}" if isinstance(burst, dict) else str(data.get("test", ""))

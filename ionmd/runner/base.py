@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ionmd.alarm.baseline import AverageData
 from ionmd.dsp.history import History
+from ionmd.events import SweepSeen
 from ionmd.model import AverageResult, Block, Reading
 from ionmd.runner.plan import Channel
 from ionmd.stim.delivery import Delivery
@@ -41,6 +42,7 @@ class Report:
     readings: list[Reading] = field(default_factory=list)
     sub: SubAverage | None = None
     finished: AverageData | None = None
+    sweeps: list[SweepSeen] = field(default_factory=list)  # each one that was cut, or was not delivered
     events: list[tuple[str, dict[str, object]]] = field(default_factory=list)  # topic, data
 
 

@@ -23,6 +23,7 @@ from ionmd.dsp.design import filter_id
 from ionmd.dsp.history import History
 from ionmd.dsp.noise import estimate
 from ionmd.dsp.zerophase import filter_average
+from ionmd.events import SweepSeen
 from ionmd.modality.evoked import measure_average, response_window, rules_of
 from ionmd.model import AverageResult, Block, Reading, Source, encode_curve
 from ionmd.runner.base import Pending, Report, Run, Span, SubAverage
@@ -93,7 +94,7 @@ class EvokedRun(Run):
         if not delivery.ok:
             self._current.tally.add(delivery, self._polarity)
             self._count("stimulus")
-            return []
+            return [Report(sweeps=[self._seen(zero, [], "stimulus")])]
         self._pending.append(Pending(delivery, zero))
         return []
 
@@ -121,12 +122,15 @@ class EvokedRun(Run):
             self._causal.follow(history, processed)  # the history of the inputs does not hold much more
         while self._pending and self._pending[0].zero + self.plan.stop <= processed:
             pending = self._pending.popleft()
-            self._add(pending, history, spoiled)
+            seen = self._add(pending, history, spoiled)
             sub = self._current
             best = int(sub.sums.count.sum(axis=0)[: self._d].max(initial=0))
             wanted = self.definition.average.sub_sweeps
             if best >= wanted or (sub.tried >= MAX_TRIES * wanted and best > 0):
                 reports.append(self._close_sub())
+            else:
+                reports.append(Report())
+            reports[-1].sweeps.append(seen)
         return reports
 
     def finish(self) -> list[Report]:
@@ -137,7 +141,7 @@ class EvokedRun(Run):
             self._seal()
         return [self._finish_average(Report())] if self._whole else []
 
-    def _add(self, pending: Pending, history: History, spoiled: Iterable[Span]) -> None:
+    def _add(self, pending: Pending, history: History, spoiled: Iterable[Span]) -> SweepSeen:
         zero, plan, sub = pending.zero, self.plan, self._current
         first, stop = zero + plan.start, zero + plan.stop
         sub.tried += 1
@@ -145,7 +149,7 @@ class EvokedRun(Run):
         cause = next((s.cause for s in spoiled if s.start < stop and first < s.stop), "")
         if cause or not history.covers(first, plan.n):
             self._count(cause or "gap")
-            return
+            return self._seen(zero, [], cause or "gap")
         accept = np.ones(self._d, np.uint8)
         history.view(first, plan.n, self._inputs)
         self._montage.apply(self._inputs, plan.n, self._sweep)
@@ -158,8 +162,9 @@ class EvokedRun(Run):
             if label in self.excluded:
                 accept[d] = 0
         if not accept.any():
-            self._count("amplitude" if plan.reject_uv is not None else "excluded")
-            return
+            why = "amplitude" if plan.reject_uv is not None else "excluded"
+            self._count(why)
+            return self._seen(zero, [], why)
         if not int(accept.min()):
             sub.rejected["amplitude (some derivations)"] += 1
         if int(sub.sums.count.sum()) == 0:
@@ -167,6 +172,17 @@ class EvokedRun(Run):
         sub.sums.add(self._sweep[: plan.n], accept)
         if pending.delivery.marks:
             sub.tally.add(pending.delivery, self._polarity)
+        return self._seen(zero, [x for x, taken in zip(self.labels, accept, strict=True) if taken])
+
+    def _seen(self, zero: int, took: list[str], reason: str = "") -> SweepSeen:
+        sub = self._current
+        seen = SweepSeen(
+            test=self.id, sample=zero, accepted=bool(took), sweeps=int(sub.sums.count.sum(axis=0)[: self._d].max()),
+            rejected=sum(sub.rejected.values()), derivations=took,
+        )
+        if reason:
+            seen["reason"] = reason
+        return seen
 
     def _reject(self, zero: int, accept: npt.NDArray[np.uint8], history: History) -> None:
         lo, hi = self.plan.reject

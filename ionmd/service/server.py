@@ -29,6 +29,7 @@ from ionmd.service.roles import OVERFLOW_UID, GroupLookup, Rights, peer_of, righ
 from ionmd.service.rpc import notification_line
 from ionmd.service.samples import SampleDesk
 from ionmd.service.schema import LOSSLESS, TOPICS
+from ionmd.service.stream import StreamOutbox
 from ionmd.service.subscriptions import Subscriptions
 from ionmd.service.topics import Published
 
@@ -133,6 +134,8 @@ class Server:
         """A frozen copy of the counters.  Any thread."""
         stats = copy.deepcopy(self._stats)
         stats.connections = len(self._connections)
+        live = [c.outbox for c in list(self._connections.values())]
+        stats.stream_dropped_samples += sum(box.dropped_samples for box in live if isinstance(box, StreamOutbox))
         stats.encoded = self._subscriptions.encoded
         return stats
 
