@@ -29,12 +29,13 @@ from ionmd.drivers.base import Amplifier, DeviceConfig, OutputConfig
 from ionmd.drivers.registry import amplifier_class
 from ionmd.engine import Engine
 from ionmd.errors import NO_DEVICE, IonmdError, Refused, StorageError
+from ionmd.metrics import Metrics
 from ionmd.model import DeviceStatus
 from ionmd.pipeline import Pipeline
 from ionmd.room.bus import Bus
 from ionmd.room.room import Room
 from ionmd.service import notify
-from ionmd.service.backend import Call, Caller, StreamSource, StreamSpec
+from ionmd.service.backend import Call, Caller, Limits, StreamSource, StreamSpec
 from ionmd.service.bind import bind
 from ionmd.service.schema import METHODS
 from ionmd.service.server import Server
@@ -137,6 +138,7 @@ class Daemon:
         on_event: Callable[[str, object, int, int | None], None] | None = None,
         templates: dict[str, Template] | None = None,
     ) -> None:
+        self.config = config
         self.boot_id = uuid.uuid4().hex
         self._on_event = on_event
         self.recorder = Recorder(
@@ -150,10 +152,12 @@ class Daemon:
         if speed == 1.0:  # a simulated unit is born with its daemon
             self.room.deliveries.begin_nonces(time.time())
         self.streams = Streams(self.room)
-        self.pipeline = Pipeline(self.room, [self.recorder.raw, self.streams.push])
+        self.metrics = Metrics(self.room, self.recorder.stats, lambda: self.server.stats())
+        self.pipeline = Pipeline(self.room, [self.recorder.raw, self.streams.push, self.metrics.push])
+        self.pipeline.after += [self.streams.after, self.metrics.after]
         speed_name = "max" if speed is None else f"{speed:g}"
         self.desk = Desk(self.room, _Store(self.recorder, self), lambda action: self.engine.post(action), __version__,
-                         self.boot_id, speed_name)
+                         self.boot_id, speed_name, lambda: self.engine.device_status())
         template = self._templates.get(config.case.template) or next(iter(self._templates.values()))
         wanted = device_config(config, template)
         make: Callable[[DeviceConfig], Amplifier] = make_amplifier or amplifier_class(config.device.driver)
@@ -162,7 +166,7 @@ class Daemon:
             self._device, None, (lambda: None) if speed is not None else self._let_disk_keep_up,
         )
         self.server = Server(self, version=__version__, boot_id=self.boot_id, source="device",
-                             on_denied=self._denied)
+                             limits=Limits(connections=config.service.max_clients), on_denied=self._denied)
         for step in agenda or []:
             self.script(step)
 
@@ -308,7 +312,7 @@ async def _serve(daemon: Daemon, socket_paths: list[Path]) -> int:
     stopping = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopping.set)
-    bound = bind(socket_paths)
+    bound = bind(socket_paths, int(daemon.config.service.socket_mode, 8))
     try:
         daemon.start()
     except IonmdError:

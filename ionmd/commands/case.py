@@ -6,6 +6,7 @@ import secrets
 
 from ionmd.commands.base import Desk
 from ionmd.errors import INTERLOCK, Refused
+from ionmd.events import CaseChanged
 from ionmd.service.backend import Caller
 from ionmd.service.schema import CaseClose, CaseOpen
 
@@ -36,7 +37,7 @@ def case_open(desk: Desk, p: CaseOpen, caller: Caller) -> object:
     info = room.open_case(case_id, template, person, p.montage)
     for attendance in room.people.present():
         room.bus.journal("attendance", {"attendance": attendance})
-    room.bus.emit("case", {"state": "running", "case_id": case_id, "template": name, "resumed": p.resume})
+    room.bus.emit("case", CaseChanged(state="running", case_id=case_id, template=name, resumed=p.resume))
     return {"case_id": info.id, "path": desk.store.path(case_id), "resumed": p.resume}
 
 
@@ -52,8 +53,7 @@ def case_close(desk: Desk, p: CaseClose, caller: Caller) -> object:
     for state in room.tests.values():
         room.stop_test(state)
     still_open = [a.id for a in room.book.open()]
-    data = {"state": "closing", "case_id": info.id, "reason": p.reason, "open_alarms": still_open}
-    room.bus.emit("case", data)
+    room.bus.emit("case", CaseChanged(state="closing", case_id=info.id, reason=p.reason, open_alarms=still_open))
     room.close_case()
     desk.store.close_case("closed")
     return {"id": info.id}
