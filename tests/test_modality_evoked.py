@@ -146,14 +146,6 @@ def test_two_peaks_of_nearly_one_height_are_doubtful():
     assert m["N20"].status == "uncertain"
 
 
-def test_a_dead_flat_channel_or_block_gets_no_weight():
-    assert noises.block_weights([1.0, 1.2, 0.9, 0.0, 1.1]) [3] == 0.0
-    weights = noises.block_weights([1.0, 1.0, 1.0, 0.05, 4.0])
-    assert weights[3] / weights[0] <= 3.0 + 1e-9 and weights[4] == pytest.approx(weights[0] / 4)
-    assert noises.sweep_weight(1e-9, 1.0) == 0.0 and noises.sweep_weight(float("nan"), 1.0) == 0.0
-    assert noises.sweep_weight(1.4, 1.0) == 1.0 and noises.sweep_weight(25.0, 1.0) == pytest.approx(0.04)
-
-
 def test_distributions_agree_with_scipy():
     stats = pytest.importorskip("scipy.stats")
     for d1, d2 in ((1.0, 5.0), (7.3, 22.1), (40.0, 400.0)):

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from ionmd.alarm.baseline import AverageData
-from ionmd.dsp.average import Averaged, SweepSum, combine, sweep_extremes
+from ionmd.dsp.average import sweep_extremes
 from ionmd.dsp.blank import blank_sweep
 from ionmd.dsp.derive import Montage
 from ionmd.dsp.design import design, filter_id
@@ -29,6 +28,7 @@ from ionmd.model import AverageResult, Block, Reading, Source, encode_curve
 from ionmd.runner.base import Pending, Report, Run, Span, SubAverage
 from ionmd.runner.plan import Channel, plan_sweep
 from ionmd.runner.stream import CausalStream
+from ionmd.runner.sub import Sub, Typical, join
 from ionmd.stim.delivery import Delivery, StimulusTally
 from ionmd.testdef import TestDefinition
 
@@ -36,19 +36,6 @@ from ionmd.testdef import TestDefinition
 RECENT_SUBS = 4
 # A sub-average is closed when its best derivation has enough sweeps, or after this many times as many tries.
 MAX_TRIES = 4
-
-
-@dataclass
-class _Sub:
-    sums: SweepSum
-    tally: StimulusTally = field(default_factory=StimulusTally)
-    first: int = 0
-    last: int = 0
-    tried: int = 0
-    accepted: list[tuple[int, int]] = field(default_factory=list)  # first and last sample of each derivation's sweeps
-    rejected: Counter[str] = field(default_factory=Counter)
-    mean: npt.NDArray[np.float64] | None = None  # [derivation, sample], filtered, once the sub-average is sealed
-    halves: list[npt.NDArray[np.float64]] = field(default_factory=list)
 
 
 class EvokedRun(Run):
@@ -76,12 +63,15 @@ class EvokedRun(Run):
         self._sweep = np.zeros((self.plan.n + 1, self._stride), np.float32)
         reject_n = max(1, self.plan.reject[1] - self.plan.reject[0])
         self._reject_rows = np.zeros((reject_n + 1, self._stride), np.float32)
+        self._power = np.zeros(self._d)  # of the newest sweep's causal stream; 0: not known
+        self._ordinary = np.zeros(self._d, np.int64)
+        self._typical = Typical(self._d)
         self._pending: deque[Pending] = deque()
         self._averages = 0
         self._subs_done = 0
         self._current = self._open_sub()
-        self._recent: deque[_Sub] = deque(maxlen=RECENT_SUBS)
-        self._whole: list[_Sub] = []
+        self._recent: deque[Sub] = deque(maxlen=RECENT_SUBS)
+        self._whole: list[Sub] = []
         self._unaccepted = [0] * self._d  # tries since the last accepted sweep of each derivation
         self._flips: dict[str, bool] = {}
 
@@ -129,7 +119,7 @@ class EvokedRun(Run):
             pending = self._pending.popleft()
             seen = self._add(pending, history, spoiled)
             sub = self._current
-            best = int(sub.sums.count.sum(axis=0)[: self._d].max(initial=0))
+            best = sub.most
             wanted = self.definition.average.sub_sweeps
             if best >= wanted or (sub.tried >= MAX_TRIES * wanted and best > 0):
                 reports.append(self._close_sub())
@@ -141,9 +131,9 @@ class EvokedRun(Run):
 
     def finish(self) -> list[Report]:
         """The end of a recording: what is summed so far becomes a last average."""
-        if not self._whole and int(self._current.sums.count.sum()) == 0:
+        if not self._whole and not self._current.most:
             return []
-        if int(self._current.sums.count.sum()):
+        if self._current.most:
             self._seal()
         return [self._finish_average(Report())] if self._whole else []
 
@@ -169,15 +159,17 @@ class EvokedRun(Run):
                 accept[d] = 0
             else:
                 self._tried(d, label, bool(accept[d]))
+        kinds = self._typical.classify(self._power, accept) if plan.reject_uv is not None else self._ordinary
+        accept[: self._d][kinds < 0] = 0
         if not accept.any():
-            why = "amplitude" if plan.reject_uv is not None else "excluded"
+            why = "flat" if bool((kinds < 0).any()) else "amplitude" if plan.reject_uv is not None else "excluded"
             self._count(why)
             return self._seen(zero, [], why)
         if not int(accept.min()):
             sub.rejected["amplitude (some derivations)"] += 1
-        if int(sub.sums.count.sum()) == 0:
+        if not sub.most:
             sub.first = zero
-        sub.sums.add(self._sweep[: plan.n], accept)
+        sub.add(self._sweep[: plan.n], accept, self._power, kinds)
         for d in np.flatnonzero(accept).tolist():
             sub.accepted[d] = (sub.accepted[d][0] or zero, stop - 1)
         if pending.delivery.marks:
@@ -187,7 +179,7 @@ class EvokedRun(Run):
     def _seen(self, zero: int, took: list[str], reason: str = "") -> SweepSeen:
         sub = self._current
         seen = SweepSeen(
-            test=self.id, sample=zero, accepted=bool(took), sweeps=int(sub.sums.count.sum(axis=0)[: self._d].max()),
+            test=self.id, sample=zero, accepted=bool(took), sweeps=sub.most,
             rejected=sum(sub.rejected.values()), derivations=took,
         )
         if reason:
@@ -215,6 +207,8 @@ class EvokedRun(Run):
                 return
             self._causal.history.view(zero + lo, hi - lo, self._reject_rows)
             low, high = sweep_extremes(self._reject_rows, 0, hi - lo)
+            seen = self._reject_rows[: hi - lo, : self._d].astype(np.float64)
+            self._power[:] = np.add.reduce(seen * seen, axis=0) / (hi - lo)
         else:
             low, high = sweep_extremes(self._sweep, lo - self.plan.start, hi - self.plan.start)
         limit = self.plan.reject_uv or 0.0
@@ -229,13 +223,14 @@ class EvokedRun(Run):
 
     # ------------------------------------------------------------ averages
 
-    def _open_sub(self) -> _Sub:
-        return _Sub(SweepSum(self._d, self.plan.n), accepted=[(0, 0)] * self._d)
+    def _open_sub(self) -> Sub:
+        return Sub(self._d, self.plan.n, [(0, 0)] * self._d)
 
-    def _seal(self) -> _Sub:
+    def _seal(self) -> Sub:
         sub = self._current
-        sub.mean = self._filtered(sub.sums.mean())
-        sub.halves = [self._filtered(h) for h in sub.sums.halves()]
+        averaged, _ = join([sub], self.definition.average.weighted)
+        sub.mean = self._filtered(averaged.mean)
+        sub.halves = [self._filtered(h) for h in averaged.halves]
         self._subs_done += 1
         self._whole.append(sub)
         self._recent.append(sub)
@@ -249,11 +244,11 @@ class EvokedRun(Run):
         average, readings, _ = self._measure(recent, "recent", f"{self.id}-r{self._subs_done}")
         report.averages.append(average)
         report.readings += readings
-        counts = [int(c) for c in sub.sums.count.sum(axis=0)[: self._d]]
+        counts = [int(c) for c in sub.counts()]
         report.sub = SubAverage(
             sub.first, sub.last, _mean(sub), counts, readings, self.definition.average.sub_sweeps
         )
-        done = sum(int(s.sums.count.sum(axis=0)[: self._d].max(initial=0)) for s in self._whole)
+        done = sum(s.most for s in self._whole)
         if done >= self.definition.average.sweeps:
             report = self._finish_average(report)
         return report
@@ -294,11 +289,11 @@ class EvokedRun(Run):
         return out
 
     def _measure(
-        self, subs: list[_Sub], kind: str, average_id: str
+        self, subs: list[Sub], kind: str, average_id: str
     ) -> tuple[AverageResult, list[Reading], npt.NDArray[np.float64]]:
-        # the weight of a sub-average is the noise that the finished filter leaves, not the drift it removes
+        # weights go by the noise that a filter leaves, not by the drift that it removes
         noise_power = np.array([((a - b) ** 2).mean(axis=1) / 4.0 for a, b in (s.halves for s in subs)])
-        averaged: Averaged = combine([s.sums for s in subs], self.definition.average.weighted, noise_power)
+        averaged, share = join(subs, self.definition.average.weighted, noise_power)
         mean = self._filtered(averaged.mean)
         halves = [self._filtered(h) for h in averaged.halves]
         parts = [_mean(s) for s in subs]
@@ -317,7 +312,7 @@ class EvokedRun(Run):
             tried = sum(s.tried for s in subs)
             noise = estimate(
                 mean[d], [h[d] for h in halves], [p[d] for p in parts],
-                [int(s.sums.count[:, d].sum()) for s in subs], self.window(label), self.plan.dt_ms,
+                [float(w) * n for w in share[:, d]], self.window(label), self.plan.dt_ms,
             )
             measured = measure_average(self.definition, label, mean[d], self.plan.t0_ms, self.plan.dt_ms, noise)
             readings.append(
@@ -338,7 +333,7 @@ class EvokedRun(Run):
         return result, readings, mean
 
 
-def _mean(sub: _Sub) -> npt.NDArray[np.float64]:
+def _mean(sub: Sub) -> npt.NDArray[np.float64]:
     if sub.mean is None:
         raise ValueError("a sub-average is measured before it is sealed")
     return sub.mean
