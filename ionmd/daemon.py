@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from ionmd.errors import NO_DEVICE, IonmdError, Refused, StorageError
 from ionmd.model import DeviceStatus
 from ionmd.pipeline import Pipeline
 from ionmd.room.bus import Bus
+from ionmd.room.outside import happened
 from ionmd.room.room import Room
 from ionmd.service import notify
 from ionmd.service.backend import Call, Caller, StreamSource, StreamSpec
@@ -219,13 +220,13 @@ class Daemon:
 
     def stim_off(self, caller: Caller) -> None:
         self.control.off()
-        self.engine.post(lambda: self.room.stimulation.stopped(f"stim off by uid {caller.uid}"))
+        self.engine.post(lambda: happened(self.room, "stim_off", reason=f"stim off by uid {caller.uid}"))
 
     def lease_lost(self, connection_id: int, reason: str) -> None:
         def check() -> None:
             holder = self.room.stimulation.lease.holder
             if holder is not None and holder.connection == connection_id:
-                self.room.stimulation.lost(reason)
+                happened(self.room, "lease_lost", reason=reason)
 
         # the outputs go off at once; whose lease it was is looked at on the pipeline thread
         holder = self.room.stimulation.lease.holder
@@ -254,18 +255,12 @@ class Daemon:
         self.recorder.wait_room(5.0)
 
     def _recorder_trouble(self, trouble: Trouble) -> None:
-        def tell() -> None:
-            if trouble.active:
-                self.room.technical.raised(f"record.{trouble.code}", "", trouble.sentence, "high", [trouble.detail])
-            else:
-                self.room.technical.over(f"record.{trouble.code}", "", trouble.sentence)
-
-        self.engine.post(tell)
+        self.engine.post(lambda: happened(self.room, "record", **asdict(trouble)))
 
     def _control_trouble(self, trouble: ControlTrouble) -> None:
         log.warning("device_request_failed", what=trouble.what, slot=trouble.slot, reason=trouble.reason,
                     text=trouble.text)
-        self.engine.post(lambda: self.room.stimulation.on_trouble(trouble))
+        self.engine.post(lambda: happened(self.room, "device_refused", **asdict(trouble)))
 
     def _denied(self, caller: Caller, method: str) -> None:
         def note() -> None:

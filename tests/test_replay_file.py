@@ -9,7 +9,7 @@ from data_dir import data_dir
 from ionmd.catalog import load_test
 from ionmd.errors import ConfigError
 from ionmd.model import decode_curve
-from ionmd.replay import replay_file
+from ionmd.replay.file import replay_file
 
 RATE = 128.0
 TEST = """

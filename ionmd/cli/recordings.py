@@ -58,7 +58,7 @@ def _of(module: str, name: str) -> Any:
 def replay(recording: str, test: str | None, test_file: str | None, as_json: bool, state_dir: str | None,
            **_: object) -> None:  # fmt: skip
     """A recording through the same pipeline, as fast as it goes."""
-    replay_file = _of("ionmd.replay", "replay_file")
+    replay_file = _of("ionmd.replay.file", "replay_file")
 
     for topic, data, sample in replay_file(recording_path(recording, state_dir), chosen_test(test, test_file)):
         if topic not in RESULTS:

@@ -6,6 +6,7 @@ import secrets
 
 from ionmd.commands.base import Desk
 from ionmd.errors import INTERLOCK, Refused
+from ionmd.room.opening import opening_of
 from ionmd.service.backend import Caller
 from ionmd.service.schema import CaseClose, CaseOpen
 
@@ -34,6 +35,7 @@ def case_open(desk: Desk, p: CaseOpen, caller: Caller) -> object:
     }
     room.now = room.bus.sample = desk.store.open_case(case_id, header, p.resume)
     info = room.open_case(case_id, template, person, p.montage)
+    room.bus.journal("configuration", opening_of(room, p.montage or {}, desk.version))
     for attendance in room.people.present():
         room.bus.journal("attendance", {"attendance": attendance})
     room.bus.emit("case", {"state": "running", "case_id": case_id, "template": name, "resumed": p.resume})
