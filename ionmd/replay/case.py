@@ -90,7 +90,8 @@ class _Replay:
         self._dir = case_dir
         self._samples = CaseSamples(case_dir, read_state(case_dir))
         self._room: CaseRoom | None = None
-        self._broken = False  # this sitting has no samples any more
+        self._broken = ""  # why this sitting cannot be followed any more
+        self._hole_end: int | None = None  # first sample after the missing ones, if any come
         self._sittings = 0
         self._last = 0
         self._compare = Comparison()
@@ -138,6 +139,9 @@ class _Replay:
         if line.kind == "case" and data.get("state") in ("interrupted", "resumed"):
             return  # the next configuration tells how it goes on
         if self._broken:
+            lost = line.kind in RESULTS and self._hole_end is not None and line.sample > self._hole_end
+            if lost or (line.kind == "case" and data.get("state") == "closing"):
+                self._compare.differ(f"{self._broken}: the results after them cannot be had again")
             return
         if line.kind in RESULTS:
             self._compare.recorded(line.sample, canonical_result(line.kind, line.sample, line.data))
@@ -146,8 +150,8 @@ class _Replay:
         except MissingSamples as missing:
             self._missing(missing.sample, line)
         except (KeyError, TypeError, ValueError, IonmdError) as error:
-            self._compare.differ(f"journal line {line.n} ({line.kind}): {error}")
-            self._broken = True
+            self._broken = f"journal line {line.n} ({line.kind}): {error}"
+            self._compare.differ(self._broken)
         else:
             self._last = max(self._last, line.sample)
             if line.kind == "case" and data.get("state") == "closing":
@@ -161,7 +165,7 @@ class _Replay:
         except (ValueError, IonmdError) as error:
             raise StorageError(f"journal line {line.n} (configuration): {error}") from error
         self._sittings += 1
-        self._broken = False
+        self._broken, self._hole_end = "", None
 
     def _step(self, room: CaseRoom, line: Line, data: dict[str, Any]) -> None:
         """Advance to the line's sample, then let it act."""
@@ -185,14 +189,12 @@ class _Replay:
                 self._compare.differ(f"journal line {line.n}: {refused}")
 
     def _missing(self, sample: int, line: Line) -> None:
-        """Samples are not there: at the end of an interrupted sitting that is all; else the results cannot be had."""
-        self._broken = True
+        """Samples are not there: at the end of an interrupted sitting that is all there is."""
         self._last = max(self._last, sample)
-        after = [lo for lo, _ in self._samples.stretches if lo > sample]
-        text = f"samples from {sample} on are not in the record"
-        if after:
-            text = f"samples {sample} to {after[0]} are not in the record"
-        self._notes.append(f"{text}; the journal goes on to line {line.n}, sample {line.sample}, and beyond")
+        self._hole_end = next((lo for lo, _ in self._samples.stretches if lo > sample), None)
+        until = "on" if self._hole_end is None else f"to {self._hole_end}"
+        self._broken = f"samples from {sample} {until} are not in the record"
+        self._notes.append(f"{self._broken}; the journal goes on, line {line.n} is at sample {line.sample}")
 
     def _leave(self) -> None:
         """The sitting was not closed: it was interrupted, or it is still going on."""
