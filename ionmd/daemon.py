@@ -22,7 +22,8 @@ import msgspec
 import structlog
 
 from ionmd import __version__, catalog
-from ionmd.case.recorder import Recorder, Trouble
+from ionmd.case.recorder import Recorder
+from ionmd.case.troubles import Trouble
 from ionmd.commands.base import Desk
 from ionmd.config import Config
 from ionmd.drivers.base import Amplifier, DeviceConfig, OutputConfig

@@ -131,12 +131,14 @@ class Scan:
 def read_lines(path: Path, scan: Scan | None = None) -> Iterator[Line]:
     """Every intact line in file order, in bounded memory; damage is noted in `scan` and skipped, never raised.
 
+    A `scan` of an earlier, intact pass is gone on with: only lines after its `good_bytes` are read.
+
     OSError when the file cannot be read.  A torn last line is no finding: it was never acknowledged.
     """
     scan = scan if scan is not None else Scan(path)
     scan.size = path.stat().st_size
     intact = True
-    for number, raw, whole in _split(path):
+    for number, raw, whole in _split(path, scan.good_bytes, scan.lines):
         if not whole:
             scan.torn_bytes = len(raw)
             break
@@ -162,10 +164,11 @@ def _break_of(line: Line, scan: Scan) -> str:
     return f"n={line.n} came, n={scan.last_n + 1} was expected: lines were removed, added or moved"
 
 
-def _split(path: Path) -> Iterator[tuple[int, bytes, bool]]:
-    """(line number from 1, bytes without newline, newline was there)."""
-    number, rest = 0, b""
+def _split(path: Path, offset: int, number: int) -> Iterator[tuple[int, bytes, bool]]:
+    """(line number from 1, bytes without newline, newline was there), from byte `offset`, after line `number`."""
+    rest = b""
     with path.open("rb") as stream:
+        stream.seek(offset)
         while chunk := stream.read(_CHUNK):
             *whole, rest = (rest + chunk).split(b"\n")
             for raw in whole:
