@@ -12,9 +12,10 @@ from pathlib import Path
 
 import structlog
 
+from ionmd.case.casestate import CaseState
 from ionmd.case.files import Files
 from ionmd.case.opencase import check_case_id
-from ionmd.case.repair import CaseState, is_closed, repair
+from ionmd.case.repair import is_closed, repair
 from ionmd.errors import StorageError
 
 log = structlog.get_logger()

@@ -24,7 +24,8 @@ from ionmd.case.bdf import RawLayout, make_layout
 from ionmd.case.digest import DigestThread
 from ionmd.case.earlier import EarlierCases, ResumePoint
 from ionmd.case.files import Files, OsFiles, free_bytes, make_dirs
-from ionmd.case.journal import JOURNAL, JournalFile, canonical, scan_journal
+from ionmd.case.journal import JOURNAL, canonical, scan_journal
+from ionmd.case.journalfile import JournalFile
 from ionmd.case.journalthread import JournalThread
 from ionmd.case.lock import StateLock
 from ionmd.case.opencase import Ending, MakingFiles, OpenCase, check_case_id

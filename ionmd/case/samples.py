@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ionmd.case import _pack
 from ionmd.case.bdf import COUNT_OFFSET
-from ionmd.case.repair import CaseState, Segment
+from ionmd.case.casestate import CaseState, Segment
 
 
 class CaseSamples:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ionmd.case.bdf import COUNT_OFFSET
+from ionmd.case.casestate import CaseState, Segment, read_state
 from ionmd.case.files import OsFiles
 from ionmd.case.journal import JOURNAL
 from ionmd.case.manifest import case_files, hash_file, read_manifest
-from ionmd.case.repair import CaseState, Segment, read_state, repair
+from ionmd.case.repair import repair
 from ionmd.errors import StorageError
 
 

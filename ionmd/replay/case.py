@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 
 from ionmd.case.canonical import RESULTS, canonical_result, first_difference
+from ionmd.case.casestate import read_state
 from ionmd.case.journal import JOURNAL, Line, Scan, read_lines
-from ionmd.case.repair import read_state
 from ionmd.case.samples import CaseSamples
 from ionmd.errors import IonmdError, StorageError
 from ionmd.model import Mark
