@@ -22,6 +22,7 @@ import msgspec
 import structlog
 
 from ionmd import __version__, catalog
+from ionmd.case.earlier import ResumePoint
 from ionmd.case.recorder import Recorder
 from ionmd.case.troubles import Trouble
 from ionmd.commands.base import Desk
@@ -86,13 +87,28 @@ class _Store:
     def __init__(self, recorder: Recorder, daemon: Daemon) -> None:
         self._recorder, self._daemon = recorder, daemon
 
-    def open_case(self, case_id: str, header: dict[str, Any], resume: bool) -> int:
+    def prepare_resume(self, case_id: str, done: Callable[[object, IonmdError | None], None]) -> None:
+        def prepare() -> None:
+            try:
+                done(self._recorder.prepare_resume(case_id), None)
+            except StorageError as error:
+                done(None, Refused(str(error), 1002))
+
+        if self._daemon.virtual:
+            prepare()  # the device waits, and the sample at which the case opens does not depend on the disk
+        else:
+            self._recorder.background(prepare)
+
+    def open_case(self, case_id: str, header: dict[str, Any], resume: object | None) -> int:
         room = self._daemon.room
         labels = _input_names(room, header)
         try:
-            if resume:
-                point = self._recorder.resume_case(case_id, labels or None, room.lsb_uv or 0.03125, room.rate_hz)
+            if isinstance(resume, ResumePoint):
+                point = self._recorder.resume_case(
+                    case_id, labels or None, room.lsb_uv or 0.03125, room.rate_hz, prepared=resume
+                )
                 room.clock.rebase(max(point.end_sample, room.clock.next_sample))
+                self._daemon.server.announce(case_id=case_id)
                 return room.clock.next_sample
             if not labels:
                 raise Refused("no amplifier has answered yet: its inputs must be known to open a case", NO_DEVICE)
@@ -106,10 +122,16 @@ class _Store:
         self._recorder.close_case(state, sample=self._daemon.room.now)
         self._daemon.server.announce(case_id=None)
 
-    def list_cases(self) -> list[dict[str, Any]]:
-        from ionmd.case.verify import list_cases
+    def list_cases(self, done: Callable[[list[dict[str, Any]], IonmdError | None], None]) -> None:
+        from ionmd.case.listing import list_cases
 
-        return list_cases(self._recorder.state_dir)
+        def job() -> None:
+            try:
+                done(list_cases(self._recorder.state_dir), None)
+            except StorageError as error:
+                done([], error)
+
+        self._recorder.background(job)
 
     def path(self, case_id: str) -> str:
         return str(self._recorder.state_dir / "cases" / case_id)
@@ -140,6 +162,7 @@ class Daemon:
         templates: dict[str, Template] | None = None,
     ) -> None:
         self.boot_id = uuid.uuid4().hex
+        self.virtual = speed is None  # the device owns time and waits for us
         self._on_event = on_event
         self.recorder = Recorder(
             state_dir, on_committed=self._committed, on_trouble=self._recorder_trouble, sync_s=config.record.sync_s,

@@ -100,7 +100,7 @@ def test_a_changed_sample_is_a_difference_and_is_named(case_dir: Path, tmp_path:
     code, found, said = replayed(other)
     assert code == 1
     assert found[-1]["data"]["same"] is False
-    assert "then a difference: result" in said and "recorded" in said and "replayed" in said
+    assert "first difference: result" in said and "recorded" in said and "replayed" in said
 
 
 def test_a_missing_request_is_a_difference(case_dir: Path, tmp_path: Path) -> None:

@@ -50,7 +50,12 @@ def _differ(path: str, a: object, b: object) -> str:
         return ""
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
         return next((d for i, (x, y) in enumerate(zip(a, b, strict=True)) if (d := _differ(f"{path}[{i}]", x, y))), "")
-    return "" if a == b else f"{path}: recorded {_short(a)}, replayed {_short(b)}"
+    if a == b:
+        return ""
+    if isinstance(a, str) and isinstance(b, str) and max(len(a), len(b)) > 80:  # a curve
+        at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+        return f"{path} from character {at} on: recorded {a[at : at + 24]}..., replayed {b[at : at + 24]}..."
+    return f"{path}: recorded {_short(a)}, replayed {_short(b)}"
 
 
 def _short(value: object) -> str:

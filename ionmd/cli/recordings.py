@@ -34,11 +34,14 @@ def chosen_test(test: str | None, test_file: str | None) -> TestDefinition:
 def recording_path(name: str, state_dir: str | None) -> Path:
     """A file or directory of this name, else the case of this id.  Raises ConfigError."""
     path = Path(name)
-    if path.exists():
-        return path
-    case = state_path(state_dir) / "cases" / name
-    if CASE_ID.fullmatch(name) and case.is_dir():
-        return case
+    try:
+        if path.exists():
+            return path
+        case = state_path(state_dir) / "cases" / name
+        if CASE_ID.fullmatch(name) and case.is_dir():
+            return case
+    except OSError as error:
+        raise ConfigError(f"{name} came; {error.filename}: {error.strerror}") from error
     raise ConfigError(f"{name} came; an existing recording or the id of a case in {state_path(state_dir)} was expected")
 
 
@@ -92,7 +95,8 @@ def tell_outcome(outcome: dict[str, Any]) -> None:
     if outcome["same"]:
         click.echo(f"{name}: {count} results, the same as recorded, up to sample {outcome['until_sample']}", err=True)
         return
-    click.echo(f"{name}: {count} results the same, then a difference: {clean(outcome['difference'])}", err=True)
+    click.echo(f"{name}: differs from the record ({count} results are the same); first difference: "
+               f"{clean(outcome['difference'])}", err=True)  # fmt: skip
     raise SystemExit(1)
 
 

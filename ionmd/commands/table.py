@@ -84,7 +84,10 @@ def execute(desk: Desk, call: Call, reply: Reply) -> None:
         reply(None, Refused(f"{call.method}: {error}", INTERLOCK))
         return
     if not changes:
-        reply(answer, None)
+        if isinstance(answer, Later):
+            answer.then(reply)
+        else:
+            reply(answer, None)
         return
 
     asked: dict[str, object] = {}
