@@ -48,10 +48,10 @@ class Index:
         return dict(self.sql.execute("SELECT kind, lines FROM kinds ORDER BY kind").fetchall())
 
     def rows(self, table: str) -> list[dict[str, Any]]:
-        """All rows of a table of SCHEMA, in journal order."""
+        """All rows of a table of SCHEMA, in the order of its first columns: that of the journal, or by key."""
         if table not in SCHEMA:
             raise ValueError(f"table {table!r} came; {', '.join(SCHEMA)} are there")
-        found = self.sql.execute(f"SELECT * FROM {table} ORDER BY rowid")  # noqa: S608 - a name of SCHEMA
+        found = self.sql.execute(f"SELECT * FROM {table} ORDER BY 1, 2, rowid")  # noqa: S608 - a name of SCHEMA
         names = [d[0] for d in found.description]
         return [dict(zip(names, row, strict=True)) for row in found]
 
