@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from ionmd import __version__
 from ionmd.case.canonical import RESULTS, canonical_result, first_difference
 from ionmd.case.casestate import read_state
 from ionmd.case.journal import JOURNAL, Line, Scan, read_lines
@@ -165,6 +166,8 @@ class _Replay:
         except (ValueError, IonmdError) as error:
             raise StorageError(f"journal line {line.n} (configuration): {error}") from error
         self._sittings += 1
+        if opening.version != __version__:
+            self._notes.append(f"recorded by ionmd {opening.version}, replayed by ionmd {__version__}")
         self._broken, self._hole_end = "", None
 
     def _step(self, room: CaseRoom, line: Line, data: dict[str, Any]) -> None:
