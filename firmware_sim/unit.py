@@ -14,7 +14,7 @@ import msgspec
 
 from firmware_sim.core import Firmware
 from firmware_sim.device import SimDevice, Speed
-from firmware_sim.patient.body import labels
+from firmware_sim.montage import labels
 from firmware_sim.patient.patient import Patient
 from firmware_sim.scenario import Scenario, load
 from ionmd.errors import ConfigError

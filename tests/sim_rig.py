@@ -30,6 +30,9 @@ class Ramp:
     def load(self, output: int, sample: int) -> tuple[float, float]:
         return 1000.0, 1.0
 
+    def load_changes(self, first: int, n: int) -> list[int]:
+        return []
+
     def render(self, first: int, n: int, pulses: Any, out: Any) -> None:
         out[:] = 0
         out[:, 0] = np.arange(first, first + n) & 0x7FFFFF

@@ -8,14 +8,20 @@ within an operation.  Cost is a few array passes a chunk, none of them in Python
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
-from firmware_sim.patient.body import Table, region
+from firmware_sim.events import Cautery, Emg
+from firmware_sim.montage import region
+from firmware_sim.patient.body import Table
 from firmware_sim.patient.recorded import RecordedNoise
-from firmware_sim.scenario import Cautery, Emg, Noise, Scenario
+from firmware_sim.scenario import Noise, Scenario
 
 CHUNK = 2048
+# order, share, phase of the first wave, phase of the second (in quadrature at the mains' own frequency)
+_MAINS = ((1, 1.0, 0.0, math.pi / 2), (3, 0.25, 0.7, 0.2 + math.pi / 2), (5, 0.10, 1.9, 0.4 + math.pi / 2))
 Floats = npt.NDArray[np.float32]
 
 
@@ -54,10 +60,10 @@ class Bank:
 
     def add(self, row: Floats, first: int, place: tuple[int, int], gain: float) -> None:
         """row[CHUNK] += gain * noise of samples first ..."""
-        for bank, length, offset in zip(self._banks, self._lengths, place, strict=True):
-            k = (first + offset) % length
-            np.multiply(bank[k : k + CHUNK], np.float32(gain), out=self._tmp)
-            row += self._tmp
+        one, other = ((first + offset) % length for length, offset in zip(self._lengths, place, strict=True))
+        np.add(self._banks[0][one : one + CHUNK], self._banks[1][other : other + CHUNK], out=self._tmp)
+        np.multiply(self._tmp, np.float32(gain), out=self._tmp)
+        np.add(row, self._tmp, out=row)
 
 
 class Background:
@@ -88,6 +94,10 @@ class Background:
         self._cautery_gain = rng.uniform(0.5, 1.0, n).astype(np.float32)
         self._muscle_events = [e for e in scenario.events if isinstance(e, Emg)]
         self._tmp = np.empty((n, CHUNK), np.float32)
+        turn = 2 * np.pi * self._noise.mains_hz / rate_hz * np.arange(CHUNK)
+        self._harmonics = [
+            (np.sin(order * turn).astype(np.float32), np.cos(order * turn).astype(np.float32)) for order, *_ in _MAINS
+        ]
 
     def _level(self, name: str, scenario: Scenario) -> tuple[float, float, float]:
         """(eeg, emg, amplifier) of one electrode, uV rms at 30-500 Hz, amplifier as density."""
@@ -149,11 +159,13 @@ class Background:
     def _mains_wave(self, first: int) -> tuple[Floats, Floats]:
         """Two waves in quadrature with odd harmonics; the phase is exact in integers, so it never slips."""
         milli_hz, cycle = round(self._noise.mains_hz * 1000), round(self._rate * 1000)
-        step = 2 * np.pi * self._noise.mains_hz / self._rate
-        phase = 2 * np.pi * ((first * milli_hz) % cycle) / cycle + step * np.arange(CHUNK)
-        a = np.sin(phase) + 0.25 * np.sin(3 * phase + 0.7) + 0.10 * np.sin(5 * phase + 1.9)
-        b = np.cos(phase) + 0.25 * np.cos(3 * phase + 0.2) + 0.10 * np.cos(5 * phase + 0.4)
-        return a.astype(np.float32), b.astype(np.float32)
+        phase = 2 * np.pi * ((first * milli_hz) % cycle) / cycle
+        waves = np.zeros((2, CHUNK), np.float32)
+        for (sine, cosine), (order, share, lead, lag) in zip(self._harmonics, _MAINS, strict=True):
+            for wave, shift in zip(waves, (lead, lag), strict=True):
+                wave += np.float32(share * math.cos(order * phase + shift)) * sine
+                wave += np.float32(share * math.sin(order * phase + shift)) * cosine
+        return waves[0], waves[1]
 
     def _add_mains(self, out: Floats, first: int) -> None:
         for wave, gain in zip(self._mains_wave(first), self._mains.T, strict=True):
@@ -174,7 +186,7 @@ class Background:
 
     def _span(self, event: Cautery | Emg, first: int) -> tuple[int, int, int]:
         """(start sample, a, b): the part a:b of the chunk that the event covers."""
-        start = Scenario.sample(event, self._rate)
+        start = event.sample(self._rate)
         stop = start + max(1, round(event.duration_s * self._rate))
         return start, max(0, start - first), min(CHUNK, stop - first)
 

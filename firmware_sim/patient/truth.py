@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from firmware_sim.scenario import ElectrodeFault, Fade, LeadOff, Loss, Scenario
+from firmware_sim.events import ElectrodeFault, Fade, LeadOff, Loss
 
 if TYPE_CHECKING:
     from firmware_sim.patient.patient import Patient
@@ -40,7 +40,7 @@ def describe(patient: Patient) -> dict[str, Any]:
     for e in s.events:
         base = {
             "kind": type(e).__struct_config__.tag,
-            "onset_sample": Scenario.sample(e, rate),
+            "onset_sample": e.sample(rate),
             "until_sample": end(e),
             "note": e.note,
         }
@@ -133,7 +133,7 @@ def noiseless(patient: Patient, name: str, derivation: str) -> Any:
         a, b = derivation[:cut], derivation[cut + 1 :]
         if derivation[cut] == "-" and a in patient.names and b in patient.names:
             rows = (patient.names.index(a), patient.names.index(b))
-            total = np.zeros(patient.answers._n)
+            total = np.zeros(patient.answers.wave_samples)
             for stage in _ORDER:
                 for row, wave in patient.answers.stage_waves(name, stage, patient.answers.delay_ms(name, stage, 0)):
                     total += wave * (1.0 if row == rows[0] else -1.0 if row == rows[1] else 0.0)

@@ -93,7 +93,7 @@ def simulated(config: Config, scenario_name: str, serial: str) -> tuple[Config, 
     block = unit.block_samples or max(1, unit.rate_hz // 500)
     mains: Any = 60 if found.noise.mains_hz == 60.0 else 50
     device = Device("ionm1", serial, unit.inputs, unit.rate_hz, block, mains)
-    agenda = [Step(found.sample(s, unit.rate_hz), s.method, s.params) for s in found.operator_steps]
+    agenda = [Step(s.sample(unit.rate_hz), s.method, s.params) for s in found.operator_steps]
     return msgspec.structs.replace(config, device=device, case=Case(found.scenario.template)), agenda or None
 
 
