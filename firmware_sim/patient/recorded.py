@@ -38,6 +38,20 @@ def recordings_dir() -> Path:
     return Path(os.environ.get("IONMD_DATA") or "../shared/data")
 
 
+def find(data: Path) -> tuple[Path, Path]:
+    """The two files.  Raises ConfigError naming the one that is missing and how to say where it is."""
+    sep, noise = data / "sphara-sep" / "sep_average_dev_channels.csv", data / "artacs-sep" / "SEP_trials_odd.mat"
+    for path in (sep, noise):
+        if not path.is_file():
+            unset = "" if os.environ.get("IONMD_DATA") else "unset, so "
+            raise ConfigError(
+                f"scenario made of recordings: {path.resolve()} is not there; set IONMD_DATA to the directory that "
+                f"holds sphara-sep and artacs-sep (now {unset}{data}), or take a scenario that needs no recordings, "
+                "for example demo"
+            )
+    return sep, noise
+
+
 def band_pass(x: Doubles, rate_hz: float, low_hz: float, high_hz: float) -> Doubles:
     """Zero phase along the last axis: squared second-order Butterworth magnitude, in the frequency domain."""
     n = x.shape[-1]
@@ -63,14 +77,8 @@ class Recordings:
 
     @classmethod
     def open(cls, data: Path) -> Recordings:
-        sep, noise = data / "sphara-sep" / "sep_average_dev_channels.csv", data / "artacs-sep" / "SEP_trials_odd.mat"
-        for path in (sep, noise):
-            if not path.is_file():
-                raise ConfigError(
-                    f"scenario made of recordings: {path} is not there; set IONMD_DATA to the directory that holds "
-                    f"sphara-sep and artacs-sep (now {'' if os.environ.get('IONMD_DATA') else 'unset, so '}{data}), "
-                    "or take a scenario that needs no recordings, for example demo"
-                )
+        """Raises ConfigError that names the file and says what to do."""
+        sep, noise = find(data)
         try:
             rows = np.loadtxt(sep, delimiter=",", ndmin=2)
             wave = rows[rows[:, 0] == CHANNEL][0, 1:]

@@ -69,7 +69,7 @@ def demo(fast: bool, name: str, seed: int | None, state_dir: str | None, **_: ob
 
 
 def _case(state_dir: Path, fast: bool, name: str, seed: int | None) -> None:
-    from firmware_sim import events
+    from firmware_sim import events, unit
     from firmware_sim import scenario as scenarios
     from ionmd.case.verify import verify
     from ionmd.config import Case, Config, Device
@@ -78,7 +78,7 @@ def _case(state_dir: Path, fast: bool, name: str, seed: int | None) -> None:
     from ionmd.log import setup_logging
 
     setup_logging("error")
-    scenario = scenarios.load(name)
+    scenario = unit.check(scenarios.load(name))
     loss: Any = next((e for e in scenario.events if isinstance(e, events.Loss)), None)
     if loss is None or not scenario.operator_steps:
         raise ConfigError(f"scenario {name}: expected one with operator steps and a loss, such as demo")

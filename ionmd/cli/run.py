@@ -100,9 +100,10 @@ def simulated(config: Config, scenario_name: str, serial: str) -> tuple[Config, 
 def beside_simulator(scenario_name: str, speed: str) -> int:
     """Start the simulator, then this command line again under its environment; the child's exit code."""
     from firmware_sim import scenario as scenarios
+    from firmware_sim import unit
     from firmware_sim.launch import Simulator
 
-    scenarios.load(scenario_name)  # a wrong scenario is told before anything starts
+    unit.check(scenarios.load(scenario_name))  # a wrong scenario is told before anything starts
     simulator = Simulator(scenario_name, speed)
     try:
         simulator.start()
