@@ -13,13 +13,14 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from firmware_sim.events import Cautery, Emg
+from firmware_sim.events import Cautery, ElectrodeFault, Emg
 from firmware_sim.montage import region
 from firmware_sim.patient.body import Table
 from firmware_sim.patient.recorded import RecordedNoise
 from firmware_sim.scenario import Noise, Scenario
 
 CHUNK = 2048
+_WANDER = ((5.0, 1 / 610.0), (3.1, 1 / 173.0), (1.2, 1 / 41.0))  # uV for each mV of offset, Hz
 # order, share, phase of the first wave, phase of the second (in quadrature at the mains' own frequency)
 _MAINS = ((1, 1.0, 0.0, math.pi / 2), (3, 0.25, 0.7, 0.2 + math.pi / 2), (5, 0.10, 1.9, 0.4 + math.pi / 2))
 Floats = npt.NDArray[np.float32]
@@ -44,22 +45,31 @@ def _shaped(rng: np.random.Generator, n: int, rate_hz: float, hz: tuple[float, .
 class Bank:
     """One kind of noise: sum of two periodic banks read at a place of its own for each input."""
 
-    def __init__(self, rng: np.random.Generator, rate_hz: float, hz: tuple[float, ...], asd: tuple[float, ...]) -> None:
+    def __init__(self, seed: list[int], rate_hz: float, hz: tuple[float, ...], asd: tuple[float, ...]) -> None:
+        self._seed, self._rate, self._hz, self._asd = seed, rate_hz, hz, asd
         two, three = 1 << 15, 3**9
         while two < 40 * rate_hz:
             two *= 2
         while three < 30 * rate_hz:
             three *= 3
-        half = np.float32(np.sqrt(0.5))
-        # the first CHUNK samples are repeated at the end so that every read is one slice
-        self._banks = [
-            np.concatenate([b, b[:CHUNK]]) for b in (half * _shaped(rng, n, rate_hz, hz, asd) for n in (two, three))
-        ]
         self._lengths = (two, three)
+        self._banks: list[Floats] = []
         self._tmp = np.empty(CHUNK, np.float32)
+
+    def make(self) -> None:
+        """Half a second of work at 40 kHz: before the first sample for what is sure to be heard."""
+        rng = np.random.Generator(np.random.PCG64(self._seed))
+        half = np.float32(np.sqrt(0.5))
+        for n in self._lengths:
+            b = half * _shaped(rng, n, self._rate, self._hz, self._asd)
+            self._banks.append(np.concatenate([b, b[:CHUNK]]))  # so that every read is one slice
 
     def add(self, row: Floats, first: int, place: tuple[int, int], gain: float) -> None:
         """row[CHUNK] += gain * noise of samples first ..."""
+        if not gain:
+            return
+        if not self._banks:
+            self.make()
         one, other = ((first + offset) % length for length, offset in zip(self._lengths, place, strict=True))
         np.add(self._banks[0][one : one + CHUNK], self._banks[1][other : other + CHUNK], out=self._tmp)
         np.multiply(self._tmp, np.float32(gain), out=self._tmp)
@@ -74,12 +84,20 @@ class Background:
         self._names = names
         self._rate = rate_hz
         rng = np.random.Generator(np.random.PCG64([seed, 11]))
-        self._eeg = Bank(rng, rate_hz, table.eeg_hz, table.eeg_asd)
-        self._emg = Bank(rng, rate_hz, table.emg_hz, table.emg_asd)
-        self._white = Bank(rng, rate_hz, (1.0, 20_000.0), (1.0, 1.0))  # 1 uV/rtHz
+        self._eeg = Bank([seed, 12], rate_hz, table.eeg_hz, table.eeg_asd)
+        self._emg = Bank([seed, 13], rate_hz, table.emg_hz, table.emg_asd)
+        self._white = Bank([seed, 14], rate_hz, (1.0, 20_000.0), (1.0, 1.0))  # 1 uV/rtHz
         n = len(names)
         self._place = [tuple(int(v) for v in rng.integers(0, 1 << 40, 2)) for _ in range(4 * n + 8)]
         self._levels = [self._level(name, scenario) for name in names]
+        loose = any(isinstance(e, ElectrodeFault) for e in scenario.events)
+        struck = any(isinstance(e, Cautery) for e in scenario.events)
+        active = any(isinstance(e, Emg) for e in scenario.events)
+        eeg, emg, white = (any(row) for row in zip(*self._levels, strict=True))
+        heard = ((self._eeg, eeg or loose), (self._emg, emg or active), (self._white, white or loose or struck))
+        for bank, sure in heard:
+            if sure:
+                bank.make()
         # mains: a common part that a derivation cancels and a part of each lead's own
         own = rng.normal(0, 1, (n, 2)) * 0.35
         self._mains = (scenario.noise.mains_uv * (np.array([1.0, 0.0]) + own)).astype(np.float32)
@@ -134,10 +152,12 @@ class Background:
         t = (first + np.array([0, CHUNK])) / self._rate
         ramp = np.linspace(0.0, 1.0, CHUNK, endpoint=False, dtype=np.float32)
         # electrode drift: slow, so straight within a chunk
-        slow = [sum(a * np.sin(2 * np.pi * f * t + self._wander[:, k, None]) for k, (a, f) in enumerate(
-            ((40.0, 1 / 610.0), (25.0, 1 / 173.0), (10.0, 1 / 41.0))))]  # fmt: skip
-        begin = self._offset + slow[0][:, 0].astype(np.float32)
-        np.multiply.outer((slow[0][:, 1] - slow[0][:, 0]).astype(np.float32), ramp, out=out)
+        slow = sum(
+            a * self._noise.offset_mv * np.sin(2 * np.pi * f * t + self._wander[:, k, None])
+            for k, (a, f) in enumerate(_WANDER)
+        )
+        begin = self._offset + slow[:, 0].astype(np.float32)
+        np.multiply.outer((slow[:, 1] - slow[:, 0]).astype(np.float32), ramp, out=out)
         out += begin[:, None]
         self._add_mains(out, first)
         self._add_ecg(out, first)
@@ -145,10 +165,8 @@ class Background:
             row = out[i]
             if self._recorded is not None and self._recorded.add(row, first, i):
                 continue  # the recording has its own amplifier noise
-            if eeg:
-                self._eeg.add(row, first, self._place[4 * i], eeg)
-            if emg:
-                self._emg.add(row, first, self._place[4 * i + 1], emg)
+            self._eeg.add(row, first, self._place[4 * i], eeg)
+            self._emg.add(row, first, self._place[4 * i + 1], emg)
             self._white.add(row, first, self._place[4 * i + 2], white)
         for e in self._muscle_events:
             self._add_emg(out, first, e)
