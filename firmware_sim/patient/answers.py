@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from firmware_sim.events import NERVES, STAGES
+from firmware_sim.montage import region
 from firmware_sim.patient.artefact import Artefact
 from firmware_sim.patient.body import CELSIUS_DELAY, Bump, Nerve, Table, nerve
 from firmware_sim.patient.chance import Chance
@@ -28,8 +29,8 @@ Floats = npt.NDArray[np.float32]
 WAVE_MS = 150.0  # no answer lasts longer
 CORTICAL_RECOVERY_S = 0.045  # a cortex stimulated again after t gives 1 - exp(-t / this)
 
-# (nerve, stage) -> electrode -> function(t_ms) in uV: takes the place of that stage's waves (recorded.py)
-Shapes = dict[tuple[str, str], dict[str, Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]]]
+# nerve -> electrode -> function(t_ms) in uV: all that the scalp sees of that nerve, at its cortical stage (recorded.py)
+Shapes = dict[str, dict[str, Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]]]
 
 
 class Answers:
@@ -76,13 +77,15 @@ class Answers:
         if found is None:
             if len(self._waves) > 400:
                 self._waves.clear()
-            own = self._shapes.get((name, stage))
-            if own is not None:
-                found = [(self._row[e], shape(self._t_ms - step * 0.005).astype(np.float32))
-                         for e, shape in own.items() if e in self._row]  # fmt: skip
-            else:
-                found = [(self._row[w.electrode], self._evaluate(w.bumps, step * 0.005))
-                         for w in self.nerves[name].stages[stage] if w.electrode in self._row]  # fmt: skip
+            own = self._shapes.get(name)
+            found = [
+                (self._row[w.electrode], self._evaluate(w.bumps, step * 0.005))
+                for w in self.nerves[name].stages[stage]
+                if w.electrode in self._row and (own is None or region(w.electrode) not in ("scalp", "frontal"))
+            ]
+            if own is not None and stage == "cortex":
+                found += [(self._row[e], shape(self._t_ms - step * 0.005).astype(np.float32))
+                          for e, shape in own.items() if e in self._row]  # fmt: skip
             self._waves[key] = found
         return found
 

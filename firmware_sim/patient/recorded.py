@@ -116,12 +116,9 @@ class Recordings:
             out += np.where(inside, padded[np.clip(at, 0, len(self.shape_uv) - 1) + half] * weight, 0.0)
         return np.where(t_ms >= 1.0, out, 0.0)
 
-    def shapes(self) -> dict[tuple[str, str], dict[str, Callable[[Doubles], Doubles]]]:
-        """What takes the place of the model's scalp waves of the two median nerves."""
-        return {
-            ("median_left", "cortex"): {"CP4": self.evaluate}, ("median_left", "brainstem"): {},
-            ("median_right", "cortex"): {"CP3": self.evaluate}, ("median_right", "brainstem"): {},
-        }  # fmt: skip
+    def shapes(self) -> dict[str, dict[str, Callable[[Doubles], Doubles]]]:
+        """All that the scalp sees of the two median nerves."""
+        return {"median_left": {"CP4": self.evaluate}, "median_right": {"CP3": self.evaluate}}
 
     def noise(self, names: tuple[str, ...], rate_hz: float, seed: int) -> RecordedNoise:
         self._noise = RecordedNoise(self.trials_uv, names, rate_hz, seed)
