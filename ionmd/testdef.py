@@ -51,6 +51,9 @@ class Averaging(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reject_uv: float | None = None
     weighted: bool = True
     reject_window_ms: tuple[float, float] | None = None  # None: from blank.stop_ms to epoch.stop_ms
+    enough_share: float = 0.0  # half-width of the first measure's 95 % interval, a share of it, that will do; 0: off
+    enough_ms: float = 0.0  # half-width of the first marker's 95 % interval of latency that will do; 0: off
+    stop_when_enough: bool = False  # finish an average early; `sweeps` is then the most it takes
 
 
 class Trigger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

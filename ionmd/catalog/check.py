@@ -111,6 +111,10 @@ def _check_average(c: _Checker, d: TestDefinition, span: tuple[float, float]) ->
     c.number("average.sub_sweeps", a.sub_sweeps, 1, a.sweeps)
     if d.test.modality in AVERAGED and a.sub_sweeps % 2 and a.sub_sweeps == 1 and a.sweeps > 1:
         raise c.wrong("average.sub_sweeps", 1, "2 or more: halves of a sub-average are odd and even sweeps")
+    c.number("average.enough_share", a.enough_share, 0.0, 10.0)
+    c.number("average.enough_ms", a.enough_ms, 0.0, 100.0, "ms")
+    if a.stop_when_enough and not (a.enough_share > 0.0 or a.enough_ms > 0.0):
+        raise c.wrong("average.stop_when_enough", "true", "enough_share or enough_ms beside it")
     if a.reject_uv is not None:
         c.number("average.reject_uv", a.reject_uv, 1e-3, 1e6, "uV")
     if a.reject_window_ms is not None:

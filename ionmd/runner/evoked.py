@@ -8,6 +8,7 @@ average is finished: it can become a baseline.  The finished average is filtered
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterable
 
@@ -23,6 +24,7 @@ from ionmd.dsp.history import History
 from ionmd.dsp.noise import estimate
 from ionmd.dsp.zerophase import filter_average
 from ionmd.events import SweepSeen
+from ionmd.modality.enough import sweeps_needed
 from ionmd.modality.evoked import measure_average, response_window, rules_of
 from ionmd.model import AverageResult, Block, Reading, Source, encode_curve
 from ionmd.runner.base import Pending, Report, Run, Span, SubAverage
@@ -36,6 +38,9 @@ from ionmd.testdef import TestDefinition
 RECENT_SUBS = 4
 # A sub-average is closed when its best derivation has enough sweeps, or after this many times as many tries.
 MAX_TRIES = 4
+LEAST_SUBS = 2  # sub-averages before an average may end early: one alone has halves, but nothing that repeats it
+
+_Measurement = tuple[AverageResult, list[Reading], npt.NDArray[np.float64]]
 
 
 class EvokedRun(Run):
@@ -248,15 +253,22 @@ class EvokedRun(Run):
         report.sub = SubAverage(
             sub.first, sub.last, _mean(sub), counts, readings, self.definition.average.sub_sweeps
         )
+        asked = self.definition.average
         done = sum(s.most for s in self._whole)
-        if done >= self.definition.average.sweeps:
+        if done >= asked.sweeps:
             report = self._finish_average(report)
+        elif asked.stop_when_enough and len(self._whole) >= LEAST_SUBS:
+            # the recent average tells when a look at the whole one is worth its time
+            if any(r.sweeps_needed is not None and r.sweeps_needed <= 1.5 * done for r in readings):
+                so_far = self._measure(self._whole, "average", f"{self.id}-{self._averages + 1}")
+                if any(map(_enough, so_far[1])):
+                    report = self._finish_average(report, so_far)
         return report
 
-    def _finish_average(self, report: Report) -> Report:
+    def _finish_average(self, report: Report, measured: _Measurement | None = None) -> Report:
         self._averages += 1
         subs, self._whole = self._whole, []
-        average, readings, mean = self._measure(subs, "average", f"{self.id}-{self._averages}")
+        average, readings, mean = measured or self._measure(subs, "average", f"{self.id}-{self._averages}")
         report.averages.append(average)
         report.readings += readings
         report.finished = AverageData(
@@ -288,9 +300,7 @@ class EvokedRun(Run):
         out -= out[:, max(0, a) : max(1, b)].mean(axis=1, keepdims=True)
         return out
 
-    def _measure(
-        self, subs: list[Sub], kind: str, average_id: str
-    ) -> tuple[AverageResult, list[Reading], npt.NDArray[np.float64]]:
+    def _measure(self, subs: list[Sub], kind: str, average_id: str) -> _Measurement:
         # weights go by the noise that a filter leaves, not by the drift that it removes
         noise_power = np.array([((a - b) ** 2).mean(axis=1) / 4.0 for a, b in (s.halves for s in subs)])
         averaged, share = join(subs, self.definition.average.weighted, noise_power)
@@ -321,16 +331,21 @@ class EvokedRun(Run):
                     measured.status, n,
                     tried - n, source, self.filter_id, stimulus, measured.markers, measured.measures,
                     measured.snr_db, measured.residual_noise_uv, measured.reproducibility, kind, average_id,
-                    rejected_reasons=dict(reasons),
+                    rejected_reasons=dict(reasons), sweeps_needed=sweeps_needed(self.definition, measured, n),
                 )
             )
         most = int(averaged.n[: self._d].max(initial=0))
         result = AverageResult(
             average_id, self.id, kind, last, first, most, sum(s.tried for s in subs) - most, list(self.labels),
             self.filter_id, source, stimulus, encode_curve(mean.astype(np.float32), self.plan.t0_ms, self.plan.dt_ms),
-            dict(reasons),
+            dict(reasons), self.plan.dt_ms * 1000.0 / math.sqrt(12.0),
         )
         return result, readings, mean
+
+
+def _enough(reading: Reading) -> bool:
+    needed = reading.sweeps_needed
+    return reading.role == "alert" and reading.status == "present" and needed is not None and needed <= reading.sweeps
 
 
 def _mean(sub: Sub) -> npt.NDArray[np.float64]:
