@@ -257,12 +257,13 @@ class EvokedRun(Run):
         done = sum(s.most for s in self._whole)
         if done >= asked.sweeps:
             report = self._finish_average(report)
-        elif asked.stop_when_enough and len(self._whole) >= LEAST_SUBS:
+        elif asked.stop_when_enough and len(self._whole) >= LEAST_SUBS and any(
             # the recent average tells when a look at the whole one is worth its time
-            if any(r.sweeps_needed is not None and r.sweeps_needed <= 1.5 * done for r in readings):
-                so_far = self._measure(self._whole, "average", f"{self.id}-{self._averages + 1}")
-                if any(map(_enough, so_far[1])):
-                    report = self._finish_average(report, so_far)
+            r.sweeps_needed is not None and r.sweeps_needed <= 1.5 * done for r in readings
+        ):
+            so_far = self._measure(self._whole, "average", f"{self.id}-{self._averages + 1}")
+            if any(map(_enough, so_far[1])):
+                report = self._finish_average(report, so_far)
         return report
 
     def _finish_average(self, report: Report, measured: _Measurement | None = None) -> Report:
