@@ -10,7 +10,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from ionmd.dsp.history import History
-from ionmd.modality.emg import Burst, Despike, EmgStream, Window
+from ionmd.modality.despike import Despike
+from ionmd.modality.emg import Burst, EmgStream, Window
 from ionmd.model import Block
 from ionmd.runner.base import Report, Run, Span
 from ionmd.runner.plan import Channel
