@@ -138,7 +138,7 @@ def test_single_sample_outliers_are_flagged_and_bridged_and_real_peaks_are_not()
 
 def test_an_outlier_that_recurs_is_found_inside_activity_too():
     rng = np.random.default_rng(9)
-    x = np.convolve(rng.normal(0.0, 1.0, 20_000), np.ones(6), "same") * 3.0
+    x = np.convolve(rng.normal(0.0, 1.0, 20_000), np.hanning(20), "same") * 3.0  # as smooth as EMG
     x[12_000:] *= 12.0
     due = np.arange(500, 20_000, 1001)
     x[due] = 100.0
