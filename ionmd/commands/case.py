@@ -62,6 +62,7 @@ def _open(desk: Desk, p: CaseOpen, caller: Caller, resume: object | None) -> obj
     room.now = room.bus.sample = desk.store.open_case(case_id, header, resume)
     info = room.open_case(case_id, template, person, p.montage)
     room.bus.journal("configuration", opening_of(room, p.montage or {}, desk.version))
+    room.technical.tell_known_faults()
     for attendance in room.people.present():
         room.bus.journal("attendance", {"attendance": attendance})
     room.bus.emit("case", {"state": "running", "case_id": case_id, "template": name, "resumed": p.resume})

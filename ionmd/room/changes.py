@@ -37,6 +37,7 @@ class Changes:
     def report(self, state: TestState, report: Report) -> None:
         """Publish one report: averages first, then readings with their comparison, then what they mean."""
         room = self._room
+        room.validity.report(state, report)
         compared: list[Reading] = []
         ratios = self._sub_ratios(state, report.sub) if report.sub is not None else {}
         for reading in report.readings:
@@ -45,8 +46,7 @@ class Changes:
             room.bus.emit("average", average, key=f"{average.test}/{average.kind}")
         for reading in compared:
             state.readings.append(reading)
-            if reading.status == "present" and reading.id not in state.rejected_readings:
-                room.monitoring.valid_reading(state.id, reading.derivation, reading.sample)
+            room.validity.reading(state, reading)
             room.bus.emit("reading", reading, key=f"{reading.test}/{reading.derivation}/{reading.kind}")
         for topic, data in report.events:
             room.bus.emit(topic, data)

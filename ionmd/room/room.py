@@ -25,6 +25,7 @@ from ionmd.room.stimulation import Stimulation
 from ionmd.room.technical import Technical
 from ionmd.room.teststate import TestState
 from ionmd.room.threshold import Search
+from ionmd.room.validity import Validity
 from ionmd.runner.make import make_run
 from ionmd.runner.plan import resolve
 from ionmd.runner.stream import design
@@ -79,12 +80,21 @@ class Room:
 
     def __post_init__(self) -> None:
         self.people = People()
-        self.book = AlarmBook()
-        self.monitoring = Monitoring()
         self.changes = Changes(self)
         self.deliveries = Deliveries(self)
         self.technical = Technical(self)
         self.stimulation = Stimulation(self)
+        self._begin()
+
+    def _begin(self) -> None:
+        """What begins with a case.  A replay begins there as well: whatever survives must be in room/opening.py."""
+        self.book = AlarmBook()
+        self.monitoring = Monitoring()
+        self.deliveries = Deliveries(self, self.deliveries)
+        self.technical = Technical(self, self.technical)
+        self.stimulation = Stimulation(self, self.stimulation)
+        self.validity = Validity(self)
+        self.pause = self.search = None
 
     @property
     def quantum(self) -> int:
@@ -125,12 +135,7 @@ class Room:
             electrode = self.electrodes.get(label) or Electrode(label, column)
             self.electrodes[label] = msgspec.structs.replace(electrode, input=column)
         self.people.new_case()
-        self.book = AlarmBook()
-        self.monitoring = Monitoring()
-        self.deliveries = Deliveries(self, self.deliveries)
-        self.technical = Technical(self, self.technical)
-        self.stimulation = Stimulation(self, self.stimulation)
-        self.pause = self.search = None
+        self._begin()
         outputs = {o.name: o for o in template.output}
         self.tests = {}
         for slot, name in enumerate(template.tests):
@@ -138,7 +143,6 @@ class Room:
             output = outputs.get(definition.stimulus.output) if definition.stimulus is not None else None
             rule = template.alarm.get(name, definition.alarm)
             self.tests[name] = TestState(definition, rule, output, min(slot, 6))
-        self.technical.tell_known_faults()
         return self.case
 
     def close_case(self) -> None:
@@ -174,6 +178,8 @@ class Room:
                 self.monitoring.block(state.id, "electrode", missing[derivation.label], self.now, derivation.label)
             elif state.rule is not None and state.baseline is None:
                 self.monitoring.block(state.id, "no baseline", "no baseline yet", self.now, derivation.label)
+        if self.technical.cautery:
+            self.monitoring.block(state.id, "cautery", "cautery", self.now)
         for channel in channels:
             bad = [i for i in (channel.plus, channel.minus) if i in self.technical.faults]
             if bad:

@@ -42,6 +42,7 @@ class Report:
     sub: SubAverage | None = None
     finished: AverageData | None = None
     events: list[tuple[str, dict[str, object]]] = field(default_factory=list)  # topic, data
+    rejecting: dict[str, bool] = field(default_factory=dict)  # derivations whose sweeps are (no longer) all rejected
 
 
 @dataclass(frozen=True)
