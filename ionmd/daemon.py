@@ -31,6 +31,7 @@ from ionmd.drivers.base import Amplifier, DeviceConfig, OutputConfig
 from ionmd.drivers.registry import amplifier_class
 from ionmd.engine import Engine
 from ionmd.errors import NO_DEVICE, IonmdError, Refused, StorageError
+from ionmd.metrics import Metrics
 from ionmd.model import DeviceStatus
 from ionmd.pipeline import Pipeline
 from ionmd.room.bus import Bus
@@ -176,10 +177,12 @@ class Daemon:
         if speed == 1.0:  # a simulated unit is born with its daemon
             self.room.deliveries.begin_nonces(time.time())
         self.streams = Streams(self.room)
-        self.pipeline = Pipeline(self.room, [self.recorder.raw, self.streams.push])
+        self.metrics = Metrics(self.room, self.recorder.stats, lambda: self.server.stats())
+        self.pipeline = Pipeline(self.room, [self.recorder.raw, self.streams.push, self.metrics.push])
+        self.pipeline.after += [self.streams.after, self.metrics.after]
         speed_name = "max" if speed is None else f"{speed:g}"
         self.desk = Desk(self.room, _Store(self.recorder, self), lambda action: self.engine.post(action), __version__,
-                         self.boot_id, speed_name)
+                         self.boot_id, speed_name, lambda: self.engine.device_status())
         template = self._templates.get(config.case.template) or next(iter(self._templates.values()))
         wanted = device_config(config, template)
         make: Callable[[DeviceConfig], Amplifier] = make_amplifier or amplifier_class(config.device.driver)

@@ -186,11 +186,19 @@ class Engine:
 
     # ------------------------------------------------------------ device
 
+    def device_status(self) -> DeviceStatus:
+        """The state told last with the counters of now.  Pipeline thread."""
+        told = self._room.device
+        if self._amplifier is None:
+            return told
+        return msgspec.structs.replace(self._amplifier.status(), state=told.state, detail=told.detail)
+
     def _tell(self, state: str, detail: str = "") -> None:
         room, amplifier = self._room, self._amplifier
         status = amplifier.status() if amplifier is not None else DeviceStatus(state)
         room.device = msgspec.structs.replace(status, state=state, detail=detail)
         room.bus.emit("device", room.device)
+        room.tell_monitoring()
         if self._on_device is not None:
             self._on_device(room.device)
 

@@ -13,6 +13,7 @@ import msgspec
 
 from ionmd.clock import SessionLine
 from ionmd.dsp.history import History
+from ionmd.events import GapFound, GapInfo
 from ionmd.model import Block, Gap, Mark, MarkKind
 from ionmd.room.room import Room
 
@@ -72,6 +73,7 @@ class Pipeline:
         room.deliveries.missing()
         room.end_pause()
         room.validity.tick()
+        room.tell_monitoring()
         for step in self.after:
             step()
         room.stimulation.tick()
@@ -102,11 +104,11 @@ class Pipeline:
     def _gap(self, block: Block) -> None:
         room = self.room
         exact = not block.gap & Gap.ESTIMATED
-        data = {
-            "first_sample": block.first - block.lost, "samples": block.lost, "exact": exact,
-            "cause": "overflow" if block.gap & Gap.OVERFLOW else "session" if block.gap & Gap.SESSION else "lost",
-        }
-        room.bus.emit("device", {"gap": data}, kind="gap")
+        info = GapInfo(
+            first_sample=block.first - block.lost, samples=block.lost, exact=exact,
+            cause="overflow" if block.gap & Gap.OVERFLOW else "session" if block.gap & Gap.SESSION else "lost",
+        )
+        room.bus.emit("device", GapFound(gap=info), kind="gap")
         if room.tests:
             room.restart_averages("gap")
 

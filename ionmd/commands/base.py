@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ionmd.errors import IonmdError
+from ionmd.model import DeviceStatus
 from ionmd.room.room import Room
 from ionmd.service.backend import Caller
 
@@ -45,9 +46,13 @@ class Desk:
     version: str = ""
     boot_id: str = ""
     speed: str = "1"
+    live_device: Callable[[], DeviceStatus] | None = None  # the counters of now; None: those of the last event
 
     def recording(self) -> dict[str, Any]:
         return self.store.recording()
+
+    def device(self) -> DeviceStatus:
+        return self.live_device() if self.live_device is not None else self.room.device
 
     def person(self, caller: Caller, by: str = "") -> str:
         return self.room.people.who(caller.uid, by or None)

@@ -6,6 +6,7 @@ import secrets
 
 from ionmd.commands.base import Desk, Later
 from ionmd.errors import INTERLOCK, IonmdError, Refused
+from ionmd.events import CaseChanged
 from ionmd.room.opening import opening_of
 from ionmd.service.backend import Caller
 from ionmd.service.schema import CaseClose, CaseOpen
@@ -65,7 +66,7 @@ def _open(desk: Desk, p: CaseOpen, caller: Caller, resume: object | None) -> obj
     room.technical.tell_known_faults()
     for attendance in room.people.present():
         room.bus.journal("attendance", {"attendance": attendance})
-    room.bus.emit("case", {"state": "running", "case_id": case_id, "template": name, "resumed": p.resume})
+    room.bus.emit("case", CaseChanged(state="running", case_id=case_id, template=name, resumed=p.resume))
     return {"case_id": info.id, "path": desk.store.path(case_id), "resumed": p.resume}
 
 
@@ -81,8 +82,7 @@ def case_close(desk: Desk, p: CaseClose, caller: Caller) -> object:
     for state in room.tests.values():
         room.stop_test(state)
     still_open = [a.id for a in room.book.open()]
-    data = {"state": "closing", "case_id": info.id, "reason": p.reason, "open_alarms": still_open}
-    room.bus.emit("case", data)
+    room.bus.emit("case", CaseChanged(state="closing", case_id=info.id, reason=p.reason, open_alarms=still_open))
     room.close_case()
     desk.store.close_case("closed")
     return {"id": info.id}

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ionmd.model import DeviceStatus
-from ionmd.room.people import Attendance
+from ionmd.model import Attendance, DeviceStatus
 from ionmd.stim.delivery import Delivery
 from ionmd.stim.lease import Holder
 from ionmd.testdef import Template, TestDefinition

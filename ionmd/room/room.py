@@ -16,6 +16,7 @@ from ionmd.alarm.monitored import Monitoring
 from ionmd.alarm.watch import ChangeWatch
 from ionmd.clock import SampleClock
 from ionmd.errors import INTERLOCK, NO_CASE, NO_DEVICE, Refused
+from ionmd.events import AlarmsPaused, MonitoringChanged, PauseInfo
 from ionmd.model import DeviceStatus, Electrode, Source
 from ionmd.room.bus import Bus
 from ionmd.room.changes import Changes
@@ -148,6 +149,7 @@ class Room:
     def close_case(self) -> None:
         for state in self.tests.values():
             self.stop_test(state)
+        self.tell_monitoring()
         self.case, self.template, self.tests = None, None, {}
         self.monitoring = Monitoring()
 
@@ -221,14 +223,22 @@ class Room:
 
     def begin_pause(self, seconds: float, reason: str, person: str) -> None:
         self.pause = Pause(self.now + round(seconds * (self.rate_hz or 1.0)), reason, person)
-        self.bus.emit("case", {"pause": {"until_sample": self.pause.until, "reason": reason, "person": person}},
-                      kind="pause")
+        info = PauseInfo(until_sample=self.pause.until, reason=reason, person=person)
+        self.bus.emit("case", AlarmsPaused(pause=info), kind="pause")
 
     def end_pause(self) -> None:
         """When its time is over."""
         if self.pause is not None and self.now >= self.pause.until:
             self.pause = None
-            self.bus.emit("case", {"pause": None}, kind="pause")
+            self.bus.emit("case", AlarmsPaused(pause=None), kind="pause")
+
+    def tell_monitoring(self) -> None:
+        """Publish which derivations became monitored, or not: why."""
+        for s in self.monitoring.drain(self.now, self.rate_hz or 1.0):
+            changed = MonitoringChanged(
+                test=s.test, derivation=s.derivation, monitored=s.monitored, why=s.why, reasons=s.reasons
+            )
+            self.bus.emit("quality", changed, key=f"{s.test}/{s.derivation}")
 
     def restart_averages(self, cause: str) -> None:
         """After a gap or a reconnect: nothing is averaged across it."""

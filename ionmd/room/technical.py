@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ionmd.events import AuxChanged, ImpedanceFound
 from ionmd.model import AuxLine, Block, Mark, Priority
 from ionmd.runner.base import Span
 from ionmd.timers import CAUTERY_QUIET_MS
@@ -33,6 +34,7 @@ LOST_KOHM = 50.0
 GOOD_KOHM = 5.0
 CAUTERY_LIMIT_S = 10.0  # a cautery sense line held longer is itself a technical alarm (faults A02)
 STEP_S = 1.0
+_OPEN = float("inf")
 
 
 class Technical:
@@ -98,7 +100,7 @@ class Technical:
         line, level = mark.output, bool(mark.value)
         self.aux[line] = level
         name = AuxLine(line).name.lower().replace("_", " ") if line in list(AuxLine) else f"line {line}"
-        self._room.bus.emit("device", {"aux": name, "level": int(level), "at_sample": mark.sample}, kind="aux")
+        self._room.bus.emit("device", AuxChanged(aux=name, level=int(level), at_sample=mark.sample), kind="aux")
         if line == AuxLine.CAUTERY:
             if level:
                 self.cautery_since = mark.sample
@@ -115,8 +117,9 @@ class Technical:
         kohm = mark.value / 1000.0 if mark.value >= 0 else float("inf")
         self.impedance_kohm[mark.output] = kohm
         label = self.label(mark.output)
-        self._room.bus.emit("quality", {"electrode": label, "input": mark.output, "impedance_kohm": round(kohm, 2)},
-                            key=f"impedance/{mark.output}")
+        known = round(kohm, 2) if kohm < _OPEN else None
+        found = ImpedanceFound(electrode=label, input=mark.output, impedance_kohm=known)
+        self._room.bus.emit("quality", found, key=f"impedance/{mark.output}")
         if self._wanted is not None:
             open_inputs, done, inputs = self._wanted
             open_inputs.discard(mark.output)

@@ -55,6 +55,7 @@ class CausalStream:
         self.rows = np.zeros((capacity + 1, self.stride), np.float32)
         self.history = History(self.stride, max(1, round(keep_s * rate_hz)), rate_hz)
         self._fresh = True
+        self.restarted = False  # the newest rows begin a new past
         self._inputs = np.zeros((capacity + 1, stride_in), np.float32)
         self._at: int | None = None  # next sample to follow
         self._spans: deque[tuple[int, int]] = deque()  # artefacts from there on, in order of their start
@@ -93,6 +94,7 @@ class CausalStream:
 
     def _filter(self, inputs_uv: F32, first: int, n: int, spans: list[tuple[int, int]]) -> F32:
         self._montage.apply(inputs_uv, n, self._raw)
+        self.restarted = self._fresh
         if self._fresh:
             self._hold.reset()
             self._cascade.settle(self._raw[0])
