@@ -30,7 +30,7 @@ from ionmd.config import Config
 from ionmd.drivers.base import Amplifier, DeviceConfig, OutputConfig
 from ionmd.drivers.registry import amplifier_class
 from ionmd.engine import Engine
-from ionmd.errors import NO_DEVICE, IonmdError, Refused, StorageError
+from ionmd.errors import NO_DEVICE, ConfigError, IonmdError, Refused, StorageError
 from ionmd.metrics import Metrics
 from ionmd.model import DeviceStatus
 from ionmd.pipeline import Pipeline
@@ -215,7 +215,13 @@ class Daemon:
 
     def script(self, step: Step, done: Callable[[object, Exception | None], None] | None = None) -> None:
         """A request of the agenda, by the daemon's own script (connection 0)."""
-        params = msgspec.convert({**step.params, "at_sample": step.at_sample}, METHODS[step.method].params)
+        try:
+            params = msgspec.convert({**step.params, "at_sample": step.at_sample}, METHODS[step.method].params)
+        except KeyError:
+            known = ", ".join(sorted(METHODS))
+            raise ConfigError(f"agenda: method {step.method!r} came, expected one of {known}") from None
+        except msgspec.ValidationError as e:
+            raise ConfigError(f"agenda: {step.method} at sample {step.at_sample}: {e}") from None
         lease = getattr(params, "lease", None)
         call = Call(step.method, params, SCRIPT)
 
