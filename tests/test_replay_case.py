@@ -75,7 +75,7 @@ def test_the_case_holds_every_kind_of_trouble(case: CaseRun) -> None:
     assert {a.code for a in alarms} >= {"device.lost", "electrode.lost", "stimulus.not-delivered"}
     assert any(a.kind == "physiological" and a.state == "active" for a in alarms)
     gaps = [d["gap"] for d in case.of("device") if isinstance(d, dict) and "gap" in d]
-    assert {g["cause"] for g in gaps} == {"session", "lost"}
+    assert [(g["cause"], g["samples"], g["exact"]) for g in gaps] == [("session", 15_000, True), ("lost", 300, True)]
 
 
 def test_a_closed_case_gives_the_same_results_byte_for_byte(case: CaseRun, case_dir: Path) -> None:
