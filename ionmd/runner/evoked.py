@@ -70,8 +70,6 @@ class EvokedRun(Run):
             self._causal = CausalStream(channels, stride_in, definition.causal or definition.filter, rate_hz, keep_s)
         self._inputs = np.zeros((self.plan.n + 1, stride_in), np.float32)
         self._sweep = np.zeros((self.plan.n + 1, self._stride), np.float32)
-        reject_n = max(1, self.plan.reject[1] - self.plan.reject[0])
-        self._reject_rows = np.zeros((reject_n + 1, self._stride), np.float32)
         self._pending: deque[Pending] = deque()
         self._averages = 0
         self._subs_done = 0
@@ -170,15 +168,14 @@ class EvokedRun(Run):
 
     def _reject(self, zero: int, accept: npt.NDArray[np.uint8]) -> None:
         lo, hi = self.plan.reject
-        if self._causal is not None:
-            if not self._causal.history.covers(zero + lo, hi - lo):
-                accept[:] = 0
-                return
-            self._causal.history.view(zero + lo, hi - lo, self._reject_rows)
-            low, high = sweep_extremes(self._reject_rows, 0, hi - lo)
-        else:
-            low, high = sweep_extremes(self._sweep, lo - self.plan.start, hi - self.plan.start)
         limit = self.plan.reject_uv or 0.0
+        if self._causal is not None:
+            if self._causal.history.covers(zero + lo, hi - lo):
+                self._causal.history.within(zero + lo, hi - lo, limit, accept)
+            else:
+                accept[:] = 0
+            return
+        low, high = sweep_extremes(self._sweep, lo - self.plan.start, hi - self.plan.start)
         for d in range(self._d):
             # written so that nan is refused
             if not (-limit <= low[d] and high[d] <= limit):
@@ -191,7 +188,7 @@ class EvokedRun(Run):
     # ------------------------------------------------------------ averages
 
     def _open_sub(self) -> _Sub:
-        return _Sub(SweepSum(self._d, self.plan.n))
+        return _Sub(SweepSum(self._d, self.plan.n, squares=False))
 
     def _seal(self) -> _Sub:
         sub = self._current

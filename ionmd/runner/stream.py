@@ -1,14 +1,14 @@
 """The causal stream of one test: derivations, artefact held before the filter, streaming band-pass, short history.
 
 Rejection and continuous EMG look at this stream; evoked sweeps are cut from the unfiltered inputs instead.  One call
-per kernel and block; nothing is allocated after construction.
+per block; nothing is allocated after construction.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ionmd.dsp.blank import Hold
+from ionmd.dsp.chain import Chain
 from ionmd.dsp.derive import Montage
 from ionmd.dsp.design import butter_sos, notch_sos
 from ionmd.dsp.history import History
@@ -39,31 +39,28 @@ class CausalStream:
     """Filtered derivations of a test, `[sample, derivation]`."""
 
     def __init__(self, channels: list[Channel], stride_in: int, spec: Filter, rate_hz: float, keep_s: float) -> None:
-        self._montage = Montage([c.plus for c in channels], [c.minus for c in channels], stride_in)
-        self.stride = self._montage.stride
-        self._hold = Hold(self.stride)
-        self._cascade = Cascade(design(spec, rate_hz), self.stride)
-        capacity = max(1, round(0.1 * rate_hz))
-        self._raw = np.zeros((capacity + 1, self.stride), np.float32)
-        self.rows = np.zeros((capacity + 1, self.stride), np.float32)
-        self.history = History(self.stride, max(1, round(keep_s * rate_hz)), rate_hz)
+        montage = Montage([c.plus for c in channels], [c.minus for c in channels], stride_in)
+        self.stride = montage.stride
+        self._montage, self._cascade = montage, Cascade(design(spec, rate_hz), self.stride)
+        self._chain = Chain(montage, self._cascade, max(1, round(0.1 * rate_hz)))
+        self.rows = self._chain.rows
+        self.history = History(self.stride, max(1, round(keep_s * rate_hz)), rate_hz, keep_extremes=True)
         self._fresh = True
 
     def feed(self, block: Block, spans: list[tuple[int, int]]) -> F32:
         """Filter the block; rows 0..block.n of the result are valid until the next call.
 
         spans  row ranges [start, stop) of this block to hold at the last good value"""
-        n = block.n
-        self._montage.apply(block.uv, n, self._raw)
-        if block.gap or self._fresh:
-            self._hold.reset()
-            self._cascade.settle(self._raw[0])
+        n, derived = block.n, self._chain.derived
+        if n and (block.gap or self._fresh):
+            self._chain.forget()
+            self._montage.apply(block.uv, 1, derived)
+            self._cascade.settle(derived[0])
             self._fresh = False
-        self._hold.apply(self._raw, n, spans)
-        if not self._cascade.process(self._raw, self.rows, n):
+        if not self._chain.feed(block.uv, n, spans):
             # nan or inf would stay in the filter for ever: settle those columns on what comes now
             bad = self._cascade.poisoned()
-            self._cascade.settle(self._raw[n - 1], bad)
+            self._cascade.settle(derived[n - 1], bad)
             self.rows[:n, : len(bad)][:, bad] = 0.0
         self.history.push(block.first, self.rows, n)
         return self.rows
