@@ -15,15 +15,18 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from firmware_sim import events
+from firmware_sim import events, scenario
 from firmware_sim.montage import LAYOUT
-from firmware_sim.scenario import SHIPPED, Body, Device, Electrode, Head, Noise, Scenario, Step, available, load, parse
+from firmware_sim.scenario import SHIPPED, Body, Device, Electrode, Head, Noise, Scenario, available, load, parse
 from firmware_sim.scenario_check import LIMITS, table_of
 from firmware_sim.unit import build
+from ionmd.daemon import Step
 from ionmd.errors import ConfigError
+from tests.rig import CaseRun
 
 DOC = (Path(__file__).parents[1] / "docs" / "scenarios.md").read_text(encoding="utf-8")
-TABLES = {"scenario": Head, "device": Device, "patient": Body, "noise": Noise, "electrode": Electrode, "operator": Step}
+TABLES = {"scenario": Head, "device": Device, "patient": Body, "noise": Noise, "electrode": Electrode}
+TABLES["operator"] = scenario.Step
 EVENTS = {t.__struct_config__.tag: t for t in typing.get_args(events.Event)}
 COMMON = ("at_s", "at_sample", "note")
 HEAD = '[scenario]\nname = "x"\n'
@@ -221,6 +224,17 @@ def test_a_bad_scenario_ends_the_simulator_with_2_before_it_listens(tmp_path):
     assert done.returncode == 2 and done.stdout == ""
     assert f"{bad}: noise.eeg_uv is -3, expected 0 to 1000" in done.stderr
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    "step, says",
+    [(Step(1, "nonsense.do"), "agenda: method 'nonsense.do' came, expected one of"),
+     (Step(7, "person.sign_in", {"age": 3}), "agenda: person.sign_in at sample 7: ")],
+)  # fmt: skip
+def test_an_operators_step_that_the_daemon_does_not_know_is_told(tmp_path, step, says):
+    with pytest.raises(ConfigError) as caught:
+        CaseRun(tmp_path, "quiet", [step], 1.0)
+    assert says in str(caught.value)
 
 
 # ------------------------------------------------------------------ garbage
