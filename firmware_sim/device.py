@@ -406,6 +406,8 @@ class SimDevice:
     def state(self) -> dict[str, object]:
         """Where the device is, for the control socket and for tests."""
         fw = self.firmware
-        return {"serial": fw.serial, "plugged": self.plugged, "streaming": fw.streaming, "sample": fw.sample,
+        recordings = getattr(self.patient, "recordings", None)
+        made_of = {"recordings": recordings.truth()} if recordings is not None else {}
+        return made_of | {"serial": fw.serial, "plugged": self.plugged, "streaming": fw.streaming, "sample": fw.sample,
                 "patient_sample": fw.sample + self._origin, "processed": fw.heartbeat_processed,
                 "slipped_s": round(self._clock.slipped_s, 3), "clock": self._clock.state()}  # fmt: skip

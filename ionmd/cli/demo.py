@@ -85,9 +85,10 @@ def _case(state_dir: Path, fast: bool, name: str, seed: int | None) -> None:
     case_id = f"{scenario.name}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
     config = Config(device=Device("demo", "", INPUTS, RATE_HZ, BLOCK), case=Case(scenario.scenario.template))
     feed = Feed(None if fast else FACTOR, RATE_HZ)
+    units: dict[str, Demo] = {}
     daemon = Daemon(
         config, state_dir, speed=None, duration_s=scenario.scenario.duration_s, on_event=feed.put,
-        make_amplifier=lambda wanted: Demo(wanted, name, seed),
+        make_amplifier=lambda wanted: units.setdefault("demo", Demo(wanted, name, seed)),
     )  # fmt: skip
     refused: list[str] = []
     for asked in scenario.operator_steps:
@@ -120,6 +121,10 @@ def _case(state_dir: Path, fast: bool, name: str, seed: int | None) -> None:
     click.echo()
     for line in summary(found, RATE_HZ, float(loss.at_s or 0.0), loss.side):
         click.echo(line)
+    if scenario.patient.source == "recordings":
+        of = units["demo"].device.patient.truth()["recordings"]
+        click.echo(f"signals: {of['shape']}; {of['noise']}, {of['noise_unique_s']:.1f} s used of "
+                   f"{of['noise_available_s']:.1f} s, each counted once")  # fmt: skip
     word = "verified" if report.ok else "NOT verified: " + "; ".join(report.problems)
     click.echo(f"record: {report.state}, {word}: {report.lines} journal lines, {report.raw_samples} samples of "
                f"{INPUTS} inputs")  # fmt: skip
