@@ -343,9 +343,10 @@ class Firmware:
     # ------------------------------------------------------------ the world outside
 
     def set_aux(self, line: int, level: bool, sample: int | None = None) -> None:
-        """Line 0 cautery, 1 foot switch, 2 probe button, 3 external trigger; at `sample`, or at the next one."""
-        if not 0 <= line < 4:
-            raise ValueError(f"line is {line}, expected 0..3")
+        """Line 0 cautery, 1 foot switch, 2 probe button, 3 external trigger, 4 stop button; at `sample`, or at the next
+        one."""
+        if not 0 <= line < 5:
+            raise ValueError(f"line is {line}, expected 0..4")
         self._at(sample, lambda: lib.face_aux(self._board, line, bool(level)))
 
     def set_load(self, output: int, ohm: float = 1000.0, gain_error: float = 0.0) -> None:

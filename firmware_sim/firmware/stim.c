@@ -263,7 +263,7 @@ static uint8_t why_not_now(ionm_fw *fw, const ionm_fire *fire, uint64_t now)
         return limit;
     if (fw->impedance.active)
         return IONM_IMPEDANCE_MODE;
-    if (fw->aux >> IONM_LINE_CAUTERY & 1u)
+    if (ionm_line(fw, IONM_LINE_CAUTERY))
         return IONM_CAUTERY;
     if (s->train.active || !(now >= s->quiet_until))
         return IONM_DEAD_TIME;
