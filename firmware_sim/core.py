@@ -388,6 +388,7 @@ class Firmware:
         load output=0 ohm=1000 gain_error=0.0                   as set_load; ohm null or inf: open
         impedance input=0 ohm=2000                              as set_impedance
         aux line=0 level=True
+        jump samples=0 seq=0                                    the sample counter jumps ahead, the next block has this seq
         drop_block count=1 · duplicate_block count=1 · corrupt_block count=1 bit=600 · truncate_block count=1 bytes=8
                                                                 on the wire, after framing
         wedge samples=20000                                     the endpoint NAKs for so long; the FIFO fills
@@ -436,6 +437,11 @@ class Firmware:
 
     def _fault_aux(self, line: int = 0, level: bool = True) -> Callable[[], None]:
         return lambda: self.set_aux(line, level)
+
+    def _fault_jump(self, samples: int = 0, seq: int = 0) -> Callable[[], None]:
+        if not (0 <= samples < 1 << 48 and 0 <= seq < 1 << 32):
+            raise ValueError(f"samples is {samples}, seq {seq}; expected 0..2^48-1 and 0..2^32-1")
+        return lambda: lib.face_jump(self._board, samples, seq)
 
     def _fault_drop_block(self, count: int = 1) -> Callable[[], None]:
         return lambda: self._tampering.extend([("drop", 0)] * count)

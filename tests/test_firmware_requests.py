@@ -315,7 +315,8 @@ def test_what_was_loaded_reads_back_bit_for_bit():
     assert zlib.crc32(data[:-4]) == struct.unpack("<I", data[-4:])[0]
 
 
-@pytest.mark.parametrize("at,value", [(0, 2), (2, 8), (2, 4), (3, 2), (4, 0), (4, 17), (5, 1), (8, 1), (18, 2), (19, 1)])
+@pytest.mark.parametrize("at,value", [(0, 2), (2, 8), (2, 4), (3, 2), (4, 0), (4, 17), (5, 1), (8, 1), (18, 2),
+                                      (19, 1)])  # fmt: skip
 def test_a_sequence_of_a_wrong_form_is_refused_although_its_crc_is_right(at, value):
     unit = Unit()
     body = bytearray(SEQUENCE[:-4])

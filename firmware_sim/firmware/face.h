@@ -32,5 +32,6 @@ void face_set_input(sim_board *b, uint8_t input, uint32_t ohm);
 void face_stray(sim_board *b, uint64_t sample, uint8_t output, int32_t amplitude, uint16_t width_us, uint8_t negative);
 void face_lie(sim_board *b, bool on);
 void face_silent(sim_board *b, uint8_t output, bool on);
+void face_jump(sim_board *b, uint64_t samples, uint32_t seq);
 
 #endif
