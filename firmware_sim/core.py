@@ -388,7 +388,7 @@ class Firmware:
         load output=0 ohm=1000 gain_error=0.0                   as set_load; ohm null or inf: open
         impedance input=0 ohm=2000                              as set_impedance
         aux line=0 level=True
-        jump samples=0 seq=0                                    the sample counter jumps ahead, the next block has this seq
+        jump samples=0 seq=0                                    the counter jumps ahead, the next block has this seq
         drop_block count=1 · duplicate_block count=1 · corrupt_block count=1 bit=600 · truncate_block count=1 bytes=8
                                                                 on the wire, after framing
         wedge samples=20000                                     the endpoint NAKs for so long; the FIFO fills

@@ -2,7 +2,8 @@
 
 In: an amplifier (opened here, reopened by serial number after it left), requests with their futures, an agenda of
 requests at samples.  Out: everything through the bus.  Always: requests run between two blocks, or exactly at
-their `at_sample`; a lost device leaves the room standing, disarmed, with an alarm; nobody blocks this thread.
+their `at_sample`; a lost device leaves the room standing, disarmed, with an alarm; a device that is there and gives
+nothing is reset and reopened once, then given up and reported; nobody blocks this thread.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import structlog
 
 from ionmd.commands.base import Desk
 from ionmd.commands.table import Reply, execute
-from ionmd.drivers.base import Amplifier, Identity
+from ionmd.drivers.base import Amplifier, Identity, Remembered
 from ionmd.errors import DeviceError, DeviceGone, IonmdError, Refused
 from ionmd.model import Block, DeviceStatus, Gap
 from ionmd.pipeline import Pipeline
@@ -33,6 +34,7 @@ log = structlog.get_logger()
 RETRY_S = 0.2  # between looks for an absent device
 IDLE_S = 0.05
 BLOCK_S = 0.025  # capacity of the working block; a quantum is shorter
+REOPEN_S = 2.0  # without samples: a wedged endpoint does not come back by waiting
 
 
 @dataclass(order=True)
@@ -58,7 +60,8 @@ class Engine:
         self._make, self._serial, self._speed = make_amplifier, serial, speed
         self._duration_s = duration_s
         self._on_device, self._on_shape, self._wait_room = on_device, on_shape, wait_room
-        self._amplifier: Amplifier | None = None
+        self._made: Amplifier | None = None  # stays over a lost cable: its counters and its position do
+        self._amplifier: Amplifier | None = None  # while open
         self._identity: Identity | None = None
         self._block: Block | None = None
         self._session = (-1, -1)  # device session, boot id
@@ -68,8 +71,8 @@ class Engine:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping = False
         self._fresh = True  # no block of this connection has come yet
-        self._last_data_s = 0.0
-        self._silent = False
+        self._last_data_s = 0.0  # or of the opening of a connection
+        self._silent = self._reopened = self._given_up = False  # since samples last came
         self._next_try_s = 0.0
         self._last_beat_s = 0.0
         self._first_sample: int | None = None
@@ -175,22 +178,46 @@ class Engine:
             self._supervise(now)
 
     def _supervise(self, now: float) -> None:
-        """No samples for too long is an alarm; it ends with the next block."""
-        if not self._silent and self._last_data_s and now - self._last_data_s > NO_DATA_ALARM_MS / 1000.0:
+        """No samples for too long is an alarm, then a reason to open the device again, then to give it up; all of it
+        ends with the next block."""
+        if not self._last_data_s:
+            return
+        room, silent_s = self._room, now - self._last_data_s
+        if not self._silent and silent_s > NO_DATA_ALARM_MS / 1000.0:
             self._silent = True
-            room = self._room
             room.monitoring.block("", "no data", "no samples arrive", room.now)
             room.technical.raised(
                 "device.no-data", "", "No samples arrive from the amplifier: nothing is monitored.", "high",
                 [f"last sample {room.now - 1}"],
             )
             self._tell("stalled")
+        elif self._silent and not self._reopened and silent_s > REOPEN_S:
+            self._reopened = True
+            log.warning("device_reopened", silent_s=round(silent_s, 1))
+            if self._amplifier is not None:
+                self._amplifier.reset()
+            self._drop("no samples arrived: the device is reset and opened again")
+        elif self._reopened and not self._given_up and silent_s > REOPEN_S:
+            self._given_up = True
+            room.technical.raised(
+                "device.stuck", "", "The amplifier is there and gives no samples, also after a reset: "
+                "switch it off and on, or change its cable.", "high", [f"last sample {room.now - 1}"],
+            )
+            self._tell("failed", "no samples, also after a reset")
+
+    def _samples_again(self) -> None:
+        room = self._room
+        self._silent = self._reopened = self._given_up = False
+        room.monitoring.unblock("", "no data", room.now)
+        for code in ("device.no-data", "device.stuck"):
+            room.technical.over(code, "", "samples arrive again")
+        self._tell("streaming")
 
     # ------------------------------------------------------------ device
 
     def _tell(self, state: str, detail: str = "") -> None:
-        room, amplifier = self._room, self._amplifier
-        status = amplifier.status() if amplifier is not None else DeviceStatus(state)
+        room = self._room
+        status = self._made.status() if self._made is not None else DeviceStatus(state)
         room.device = msgspec.structs.replace(status, state=state, detail=detail)
         room.bus.emit("device", room.device)
         if self._on_device is not None:
@@ -201,10 +228,11 @@ class Engine:
         if now < self._next_try_s:
             return
         self._next_try_s = now + RETRY_S
-        amplifier = self._make()
+        if self._made is None:
+            self._made = self._make()
+        amplifier, room = self._made, self._room
         try:
             identity = amplifier.open(self._serial)
-            room = self._room
             stride = (len(identity.inputs) + 15) // 16 * 16
             self._pipeline.begin(len(identity.inputs), stride, identity.rate_hz)
             room.lsb_uv = [i.lsb_uv for i in identity.inputs]
@@ -213,38 +241,47 @@ class Engine:
             if self._on_shape is not None:
                 self._on_shape()
             self._block = Block(max(1, round(BLOCK_S * identity.rate_hz)), len(identity.inputs), identity.rate_hz)
-            self._amplifier, self._identity = amplifier, identity
+            self._identity = identity
             self._fresh = True
             room.clock.unmap()
-            room.control.attach(amplifier.stimulator())
+            stimulator = amplifier.stimulator()
+            remembered = stimulator.remembered() if stimulator is not None else Remembered()
+            room.control.attach(stimulator)
             amplifier.start()
         except (DeviceGone, DeviceError) as error:
+            room.control.attach(None)
             amplifier.close()
-            self._amplifier = None
             state = "foreign" if "expected" in str(error) and isinstance(error, DeviceGone) else (
                 "absent" if isinstance(error, DeviceGone) else "failed")
-            if (state, str(error)) != (self._room.device.state, self._room.device.detail):
+            if (state, str(error)) != (room.device.state, room.device.detail):
                 self._tell(state, str(error))
             return
+        self._amplifier = amplifier
         self._serial = self._serial or identity.serial  # from now on only this unit, until the operator says otherwise
-        room.stimulation.on_attach()
+        room.stimulation.on_attach(remembered)
         room.stimulation.beat()
         self._last_data_s = time.monotonic()
-        self._tell("streaming")
+        self._tell("stalled" if self._silent else "streaming")
         room.technical.over("device.lost", "", "the amplifier is back; everything is disarmed")
         room.monitoring.unblock("", "no device", room.now)
 
-    def _lost(self, error: DeviceGone) -> None:
+    def _lost(self, error: IonmdError) -> None:
+        room = self._room
+        self._reopened = self._given_up = False  # another connection, another chance
+        room.monitoring.block("", "no device", "the amplifier is not connected", room.now)
+        room.technical.raised(
+            "device.lost", "", "The amplifier was lost: nothing is monitored, stimulation is off.", "high", [str(error)]
+        )
+        self._drop(str(error))
+
+    def _drop(self, why: str) -> None:
+        """The connection ends: disarmed, closed, and looked for again at once."""
         room = self._room
         room.stimulation.lost("the device was lost")
         room.control.attach(None)
         room.deliveries.ledger.cancel()
         self._close()
-        room.monitoring.block("", "no device", "the amplifier is not connected", room.now)
-        room.technical.raised(
-            "device.lost", "", "The amplifier was lost: nothing is monitored, stimulation is off.", "high", [str(error)]
-        )
-        self._tell("lost", str(error))
+        self._tell("lost", why)
         self._next_try_s = 0.0
 
     def _close(self) -> None:
@@ -269,7 +306,8 @@ class Engine:
         try:
             if not amplifier.read_into(block, None if self._fresh else clock.to_device(limit)):
                 return False
-        except DeviceGone as error:
+        except (DeviceGone, DeviceError) as error:
+            block.clear()
             self._lost(error)
             return False
         if block.n:
@@ -301,10 +339,7 @@ class Engine:
         if self._first_sample is None:
             self._first_sample = block.first
         if self._silent:
-            self._silent = False
-            room.monitoring.unblock("", "no data", room.now)
-            room.technical.over("device.no-data", "", "samples arrive again")
-            self._tell("streaming")
+            self._samples_again()
         self._pipeline.process(block)
         if self._wait_room is not None:
             self._wait_room()

@@ -1,4 +1,4 @@
-"""Pulses: at the samples asked for, measured, marked with what was delivered; and what each failure of delivery does."""
+"""Pulses: at the samples asked for, measured, marked with what was delivered; what each failure of delivery does."""
 
 from __future__ import annotations
 

@@ -140,7 +140,8 @@ def test_while_a_train_runs_no_other_one_starts_on_any_output():
     assert refused(unit) == ["DEAD_TIME"] * 3
 
 
-@pytest.mark.parametrize("output,per_minute,n,period_ms", [(TES, 60, 2, 1100), (PROBE, 1200, 5, 70), (NERVE, 3000, 4, 30)])
+@pytest.mark.parametrize("output,per_minute,n,period_ms", [(TES, 60, 2, 1100), (PROBE, 1200, 5, 70),
+                                                           (NERVE, 3000, 4, 30)])  # fmt: skip
 @pytest.mark.parametrize("early", [1, 0])
 def test_pulses_of_one_output_in_any_minute_are_limited_and_the_minute_slides(output, per_minute, n, period_ms, early):
     unit = Unit(config=DeviceConfig(1, RATE, 400, OUTPUTS))

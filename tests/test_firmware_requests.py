@@ -118,7 +118,7 @@ def test_a_data_stage_of_any_other_length_is_refused_as_such(row):
     unit = ready(name)
     before = unit.status.state
     data = data_of(row, unit) + bytes(64)
-    for length in set(range(0, 33)) - lengths:
+    for length in set(range(33)) - lengths:
         if (name, length) == ("STREAM off", 4) or (name, length) == ("IMPEDANCE off", 8):
             continue
         assert unit.tell(kind, request, value, data[:length], index) == "BAD_LENGTH", length

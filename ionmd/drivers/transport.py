@@ -119,6 +119,13 @@ class UsbUnit:
         except usb.core.USBError as error:
             _raise(error, self._name, f"clearing endpoint 0x{endpoint:02x}")
 
+    def reset(self) -> None:
+        """Port reset: the unit is unconfigured afterwards; close it and look for it again."""
+        try:
+            self._device.reset()
+        except usb.core.USBError as error:
+            _raise(error, self._name, "resetting its port")
+
     def queue(self, endpoint: int, transfers: int, transfer_bytes: int, ring_address: int) -> BulkQueue:
         """A bulk IN queue into the ring at this address; close it before this unit and before the ring dies."""
         handle = self._device._ctx.managed_open().handle.value

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ionmd.drivers.base import Sequence
+from ionmd.drivers.base import Remembered, Sequence
 from ionmd.errors import INTERLOCK, NO_DEVICE, IonmdError, Refused
 from ionmd.model import Mark, StimState
 from ionmd.room.deliveries import REASONS
@@ -29,7 +29,8 @@ from ionmd.units import ma_to_ua, ms_to_samples, v_to_mv
 if TYPE_CHECKING:
     from ionmd.room.room import Room
 
-WATCHDOG = 10  # reason code of docs/wire/ionm1.md section 6
+# reasons of docs/wire/ionm1.md section 6 for which a device goes SAFE by itself
+BY_ITSELF = {10: "the device's watchdog missed our heartbeat", 30: "the stop button was pressed"}
 MANUAL_SLOT = 15
 THRESHOLD_SLOT = 14
 ALTERNATE_SLOTS = 7  # slot + 7 holds the other polarity of an alternating stimulus
@@ -192,24 +193,34 @@ class Stimulation:
         room = self._room
         state, reason = StimState(mark.state), mark.value
         room.bus.emit("stim", {"state": state.name, "reason": reason, "at_sample": mark.sample})
-        if state is StimState.TRIPPED and not self.tripped:
-            self.tripped = reason
-            why = REASONS.get(reason, f"reason {reason}")
-            room.deliveries.latched = room.deliveries.latched or f"the stimulator tripped: {why}"
-            room.technical.raised(
-                "stimulus.tripped", "", f"The stimulator tripped and is latched off: {why}.", "high",
-                ["it stays off until `ionmd stim reset` with the cause known"],
-            )
-            self.stopped("the stimulator tripped")
-        elif state is StimState.SAFE and reason == WATCHDOG and any(
-            s.running and s.stimulates for s in room.tests.values()
+        if state is StimState.TRIPPED:
+            self._trip(reason)
+        elif state is StimState.SAFE and reason in BY_ITSELF and (
+            self.manual is not None or any(s.running and s.stimulates for s in room.tests.values())
         ):
-            self.stopped("the device's watchdog missed our heartbeat")
+            self.stopped(BY_ITSELF[reason])
 
-    def on_attach(self) -> None:
-        """A device (re)connected: its heartbeat starts at once, everything else stays off."""
+    def _trip(self, reason: int) -> None:
+        if self.tripped:
+            return
+        room = self._room
+        self.tripped = reason
+        why = REASONS.get(reason, f"reason {reason}")
+        room.deliveries.latched = room.deliveries.latched or f"the stimulator tripped: {why}"
+        room.technical.raised(
+            "stimulus.tripped", "", f"The stimulator tripped and is latched off: {why}.", "high",
+            ["it stays off until `ionmd stim reset` with the cause known"],
+        )
+        self.stopped("the stimulator tripped")
+
+    def on_attach(self, remembered: Remembered) -> None:
+        """A device (re)connected: its heartbeat starts at once, everything else stays off; what latched it before we
+        came still does."""
         self._next_beat = 0
         self.manual = None
+        self._room.deliveries.begin_nonces(remembered.nonce)
+        if remembered.trip_reason:
+            self._trip(remembered.trip_reason)
 
     def _ask(self, state: TestState, slot: int, at_sample: int) -> None:
         room, stimulus = self._room, state.definition.stimulus
