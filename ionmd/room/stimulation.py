@@ -8,7 +8,6 @@ all of it and says so; cautery only pauses.
 from __future__ import annotations
 
 import secrets
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,8 +18,8 @@ from ionmd.room.deliveries import REASONS
 from ionmd.room.teststate import TestState
 from ionmd.stim.control import Trouble
 from ionmd.stim.delivery import ALTERNATION, Delivery, build
-from ionmd.stim.lease import Lease
-from ionmd.stim.limits import BY_NAME, check_sequence
+from ionmd.stim.lease import Holder, Lease
+from ionmd.stim.limits import BY_NAME, check_sequence, check_setting
 from ionmd.stim.schedule import Schedule, SlotRequest, make_cycle
 from ionmd.testdef import OutputDef
 from ionmd.timers import ARM_TTL_MS, HEARTBEAT_MS, HORIZON_MS
@@ -67,6 +66,16 @@ class Stimulation:
 
     # ------------------------------------------------------------ lease
 
+    def acquire(self, holder: Holder, take: bool) -> str:
+        """The lease's id.  A hand-over (`take`) leaves running what runs, not what waits for its `fire`: the new holder
+        arms it anew."""
+        before = self.lease.holder
+        lease = self.lease.acquire(holder, self._room.clock_s(), take)
+        if before is not None and before != holder and self.manual is not None and self.manual.next_sample is None:
+            self._room.control.abort(self.manual.output.jack)
+            self.manual = None
+        return lease
+
     def lost(self, reason: str) -> None:
         """The lease is gone: stop, tell."""
         if self.lease.holder is None:
@@ -100,6 +109,9 @@ class Stimulation:
         stimulus, output = state.definition.stimulus, state.output
         if stimulus is None or output is None:
             raise Refused(f"test {state.id} does not stimulate", INTERLOCK)
+        check_setting(
+            stimulus.amplitude, stimulus.width_us, stimulus.pulses, stimulus.interval_ms, BY_NAME[output.kind]
+        )
         sequence = build(stimulus, output.jack, stimulus.amplitude, state.definition.trigger.zero, sign)
         check_sequence(sequence, BY_NAME[output.kind], self.ceiling(output))
         return sequence
@@ -144,8 +156,8 @@ class Stimulation:
     # ------------------------------------------------------------ every quantum
 
     def watch_lease(self) -> None:
-        """A silent holder loses the lease; monotonic time, because a person is waiting, not a sample."""
-        if self.lease.expired(time.monotonic()):
+        """A silent holder loses the lease."""
+        if self.lease.expired(self._room.clock_s()):
             self.lost("the holder of the lease is silent")
 
     def on_trouble(self, trouble: Trouble) -> None:

@@ -373,17 +373,21 @@ class Server:
     # ---------------------------------------------------------------- requests
 
     def is_urgent(self, line: bytes) -> bool:
+        """A request to switch off, however wrong the rest of it is."""
         if b"stim.off" not in line:
             return False
         try:
-            return parse_request(parse_line(line)).method == "stim.off"
+            value = parse_line(line)
         except RpcError:
             return False
+        return isinstance(value, dict) and value.get("method") == "stim.off"
 
     def on_line(self, connection: Connection, line: bytes) -> bool:
         urgent = self.is_urgent(line)
         if not urgent and (connection.replies_full or not self._rate_token(connection)):
             return False
+        if urgent:
+            self._backend.stim_off(self._caller(connection))  # first; whatever else the line says
         self._stats.requests += 1
         id = None
         notification = False
@@ -428,14 +432,16 @@ class Server:
         self._stim_tokens -= 1.0
         return True
 
+    def _caller(self, connection: Connection) -> Caller:
+        roles = self._rights(connection).roles
+        return Caller(connection.id, connection.peer.uid, connection.peer.gid, roles)
+
     def _execute(self, connection: Connection, request: Request) -> None:
         method = find_method(request)
-        rights = self._rights(connection)
-        caller = Caller(connection.id, connection.peer.uid, connection.peer.gid, rights.roles)
-        if not allowed(request.method, rights.roles):
+        caller = self._caller(connection)
+        if not allowed(request.method, caller.roles):
             self._deny(connection, caller, request, method.roles)
-        if request.method == "stim.off":
-            self._backend.stim_off(caller)  # first; whatever its params say
+        if request.method == "stim.off":  # done in on_line
             if not request.notification:
                 connection.reply(result_line(request.id, b'{"off":true}'))
             return
@@ -565,8 +571,7 @@ class Server:
 
     def _resume_lost(self, connection: Connection, request: Request) -> None:
         """An error that carries what the client needs to go on: the snapshot and the seq it belongs to."""
-        rights = self._rights(connection)
-        caller = Caller(connection.id, connection.peer.uid, connection.peer.gid, rights.roles)
+        caller = self._caller(connection)
         future = self._backend.submit(Call("snapshot", Params(), caller))
         connection.in_flight.add(future)
 
