@@ -71,6 +71,7 @@ class Engine:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping = False
         self._fresh = True  # no block of this connection has come yet
+        self._missing, self._missing_why = 0, Gap.NONE  # lost before the next row
         self._last_data_s = 0.0  # or of the opening of a connection
         self._silent = self._reopened = self._given_up = False  # since samples last came
         self._next_try_s = 0.0
@@ -275,8 +276,11 @@ class Engine:
         self._drop(str(error))
 
     def _drop(self, why: str) -> None:
-        """The connection ends: disarmed, closed, and looked for again at once."""
-        room = self._room
+        """The connection ends: what came is processed, then disarmed, closed, and looked for again at once."""
+        room, block, identity = self._room, self._block, self._identity
+        if block is not None and identity is not None and block.n:
+            self._take(block, identity)
+            block.clear()
         room.stimulation.lost("the device was lost")
         room.control.attach(None)
         room.deliveries.ledger.cancel()
@@ -307,11 +311,13 @@ class Engine:
             if not amplifier.read_into(block, None if self._fresh else clock.to_device(limit)):
                 return False
         except (DeviceGone, DeviceError) as error:
-            block.clear()
             self._lost(error)
             return False
         if block.n:
             self._take(block, identity)
+        else:  # all samples up to the limit are lost: on to the first that is there, and what is missing goes with it
+            clock.advance(block.first, time.monotonic())
+            self._missing, self._missing_why = self._missing + block.lost, self._missing_why | block.gap
         block.clear()
         return True
 
@@ -327,12 +333,16 @@ class Engine:
             )
             self._session = session
             block.lost, block.gap = line.gap_samples, block.gap | Gap.SESSION
+            self._missing = 0  # the session's gap counts from the last sample that was seen
             if line.gap_samples:
                 block.gap |= Gap.LOST
             if not line.gap_exact:
                 block.gap |= Gap.ESTIMATED
             room.now = room.bus.sample = line.sample
             self._pipeline.session(line, identity.serial)
+        block.lost += self._missing
+        block.gap |= self._missing_why
+        self._missing, self._missing_why = 0, Gap.NONE
         block.device_first = block.first
         clock.advance(block.first + block.n, now)
         block.first = clock.to_case(block.first)

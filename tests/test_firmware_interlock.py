@@ -49,7 +49,7 @@ class Interlock(RuleBasedStateMachine):
     def power(self) -> None:
         self.unit = Unit(config=DeviceConfig(1, RATE, 500, OUTPUTS))
         self.beats_sent = self.unit.beats
-        self.last_beat, self.processed = 0, 0
+        self.last_beat, self.processed, self.counter = 0, 0, self.unit.beats
         self.loaded: dict[int, Sequence] = {}
         self.tokens: dict[int, tuple[int, int, int]] = {}  # slot -> token, time to live, latest possible expiry
         self.waiting: dict[int, Grant] = {}
@@ -100,7 +100,9 @@ class Interlock(RuleBasedStateMachine):
             self.fired.add(nonce)
             self.waiting[nonce] = Grant(slot, token, at or now, self.loaded[slot])
         elif request == BEAT:
-            _, _, processed, boot = struct.unpack_from("<IIQI", data)
+            counter, _, processed, boot = struct.unpack_from("<IIQI", data)
+            assert counter > self.counter, "a heartbeat was replayed"
+            self.counter = counter
             assert boot == self.unit.fw.boot_id and processed <= now
             self.last_beat = now
             if processed > self.processed:

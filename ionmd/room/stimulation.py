@@ -95,6 +95,7 @@ class Stimulation:
         stopped = [s for s in room.tests.values() if s.running and s.stimulates]
         room.bus.emit("stim", {"state": "off", "reason": reason, "tests": [s.id for s in stopped]})
         for state in stopped:
+            state.suspended = reason
             room.monitoring.block(state.id, "stimulation stopped", f"stimulation stopped: {reason}", room.now)
         if any(s.continuous for s in stopped):
             room.technical.raised(
