@@ -185,7 +185,9 @@ class Engine:
             return
         room, silent_s = self._room, now - self._last_data_s
         if not self._silent and silent_s > NO_DATA_ALARM_MS / 1000.0:
-            self._silent = True
+            since_s = self._last_data_s
+            self._flush()
+            self._silent, self._last_data_s = True, since_s
             room.monitoring.block("", "no data", "no samples arrive", room.now)
             room.technical.raised(
                 "device.no-data", "", "No samples arrive from the amplifier: nothing is monitored.", "high",
@@ -193,11 +195,11 @@ class Engine:
             )
             self._tell("stalled")
         elif self._silent and not self._reopened and silent_s > REOPEN_S:
-            self._reopened = True
             log.warning("device_reopened", silent_s=round(silent_s, 1))
             if self._amplifier is not None:
                 self._amplifier.reset()
             self._drop("no samples arrived: the device is reset and opened again")
+            self._silent = self._reopened = True
         elif self._reopened and not self._given_up and silent_s > REOPEN_S:
             self._given_up = True
             room.technical.raised(
@@ -277,10 +279,8 @@ class Engine:
 
     def _drop(self, why: str) -> None:
         """The connection ends: what came is processed, then disarmed, closed, and looked for again at once."""
-        room, block, identity = self._room, self._block, self._identity
-        if block is not None and identity is not None and block.n:
-            self._take(block, identity)
-            block.clear()
+        room = self._room
+        self._flush()
         room.stimulation.lost("the device was lost")
         room.control.attach(None)
         room.deliveries.ledger.cancel()
@@ -320,6 +320,13 @@ class Engine:
             self._missing, self._missing_why = self._missing + block.lost, self._missing_why | block.gap
         block.clear()
         return True
+
+    def _flush(self) -> None:
+        """Rows of a quantum that will not become complete are samples all the same."""
+        block, identity = self._block, self._identity
+        if block is not None and identity is not None and block.n:
+            self._take(block, identity)
+            block.clear()
 
     def _take(self, block: Block, identity: Identity) -> None:
         room, clock = self._room, self._room.clock

@@ -29,7 +29,7 @@ except ImportError as exc:  # no slow path
 
 T = TypeVar("T")
 EP0_TIMEOUT_MS = 500
-SETUP_TIMEOUT_MS = 3000  # until the unit is configured; a device may take its time over that
+SETUP_TIMEOUT_MS = 10_000  # until the unit is configured; a device may take its time over that
 UDEV_RULE = "70-ionmd.rules"
 US_ENGLISH = 0x0409
 QUEUE_STATES = ("idle", "running", "stalled", "failed", "gone")
