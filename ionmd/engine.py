@@ -26,6 +26,7 @@ from ionmd.drivers.base import Amplifier, Identity, Remembered
 from ionmd.errors import DeviceError, DeviceGone, IonmdError, Refused
 from ionmd.model import Block, DeviceStatus, Gap
 from ionmd.pipeline import Pipeline
+from ionmd.room.outside import happened
 from ionmd.room.room import QUANTUM_MS
 from ionmd.service.backend import Call
 from ionmd.timers import HEARTBEAT_MS, NO_DATA_ALARM_MS, STAGE_STUCK_MS
@@ -71,9 +72,10 @@ class Engine:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping = False
         self._fresh = True  # no block of this connection has come yet
-        self._missing, self._missing_why = 0, Gap.NONE  # lost before the next row
         self._last_data_s = 0.0  # or of the opening of a connection
         self._silent = self._reopened = self._given_up = False  # since samples last came
+        self._hole = (Gap.NONE, 0)  # before rows that have not come yet
+        self._resume_at = 0  # case sample of these rows
         self._next_try_s = 0.0
         self._last_beat_s = 0.0
         self._first_sample: int | None = None
@@ -142,6 +144,7 @@ class Engine:
                 self.ticks += 1
                 self._do_inbox()
                 self._due()
+                self._room.stimulation.watch_lease()
                 if self._amplifier is None:
                     self._connect()
                 if self._amplifier is None or not self._read():
@@ -175,7 +178,6 @@ class Engine:
             if now - self._last_beat_s >= HEARTBEAT_MS / 1000.0:
                 self._last_beat_s = now
                 self._room.stimulation.beat()
-            self._room.stimulation.watch_lease()
             self._supervise(now)
 
     def _supervise(self, now: float) -> None:
@@ -188,41 +190,39 @@ class Engine:
             since_s = self._last_data_s
             self._flush()
             self._silent, self._last_data_s = True, since_s
-            room.monitoring.block("", "no data", "no samples arrive", room.now)
-            room.technical.raised(
-                "device.no-data", "", "No samples arrive from the amplifier: nothing is monitored.", "high",
-                [f"last sample {room.now - 1}"],
-            )
+            happened(room, "no_data")
             self._tell("stalled")
         elif self._silent and not self._reopened and silent_s > REOPEN_S:
             log.warning("device_reopened", silent_s=round(silent_s, 1))
             if self._amplifier is not None:
                 self._amplifier.reset()
-            self._drop("no samples arrived: the device is reset and opened again")
+            self._drop("device_reset", "no samples arrived: the device is reset and opened again")
             self._silent = self._reopened = True
         elif self._reopened and not self._given_up and silent_s > REOPEN_S:
             self._given_up = True
-            room.technical.raised(
-                "device.stuck", "", "The amplifier is there and gives no samples, also after a reset: "
-                "switch it off and on, or change its cable.", "high", [f"last sample {room.now - 1}"],
-            )
+            happened(room, "device_stuck")
             self._tell("failed", "no samples, also after a reset")
 
     def _samples_again(self) -> None:
-        room = self._room
         self._silent = self._reopened = self._given_up = False
-        room.monitoring.unblock("", "no data", room.now)
-        for code in ("device.no-data", "device.stuck"):
-            room.technical.over(code, "", "samples arrive again")
+        happened(self._room, "data_again")
         self._tell("streaming")
 
     # ------------------------------------------------------------ device
+
+    def device_status(self) -> DeviceStatus:
+        """The state told last with the counters of now.  Pipeline thread."""
+        told = self._room.device
+        if self._made is None:
+            return told
+        return msgspec.structs.replace(self._made.status(), state=told.state, detail=told.detail)
 
     def _tell(self, state: str, detail: str = "") -> None:
         room = self._room
         status = self._made.status() if self._made is not None else DeviceStatus(state)
         room.device = msgspec.structs.replace(status, state=state, detail=detail)
         room.bus.emit("device", room.device)
+        room.tell_monitoring()
         if self._on_device is not None:
             self._on_device(room.device)
 
@@ -246,6 +246,7 @@ class Engine:
             self._block = Block(max(1, round(BLOCK_S * identity.rate_hz)), len(identity.inputs), identity.rate_hz)
             self._identity = identity
             self._fresh = True
+            self._hole, self._resume_at = (Gap.NONE, 0), 0
             room.clock.unmap()
             stimulator = amplifier.stimulator()
             remembered = stimulator.remembered() if stimulator is not None else Remembered()
@@ -261,29 +262,19 @@ class Engine:
             return
         self._amplifier = amplifier
         self._serial = self._serial or identity.serial  # from now on only this unit, until the operator says otherwise
-        room.stimulation.on_attach(remembered)
-        room.stimulation.beat()
         self._last_data_s = time.monotonic()
         self._tell("stalled" if self._silent else "streaming")
-        room.technical.over("device.lost", "", "the amplifier is back; everything is disarmed")
-        room.monitoring.unblock("", "no device", room.now)
+        happened(room, "device_back", stimulator=room.control.attached, trip_reason=remembered.trip_reason,
+                 nonce=remembered.nonce)  # fmt: skip
 
     def _lost(self, error: IonmdError) -> None:
-        room = self._room
         self._reopened = self._given_up = False  # another connection, another chance
-        room.monitoring.block("", "no device", "the amplifier is not connected", room.now)
-        room.technical.raised(
-            "device.lost", "", "The amplifier was lost: nothing is monitored, stimulation is off.", "high", [str(error)]
-        )
-        self._drop(str(error))
+        self._drop("device_lost", str(error))
 
-    def _drop(self, why: str) -> None:
+    def _drop(self, fact: str, why: str) -> None:
         """The connection ends: what came is processed, then disarmed, closed, and looked for again at once."""
-        room = self._room
         self._flush()
-        room.stimulation.lost("the device was lost")
-        room.control.attach(None)
-        room.deliveries.ledger.cancel()
+        happened(self._room, fact, text=why)
         self._close()
         self._tell("lost", why)
         self._next_try_s = 0.0
@@ -303,9 +294,10 @@ class Engine:
             return False
         clock = room.clock
         quantum = max(1, round(QUANTUM_MS * identity.rate_hz / 1000.0))
-        limit = (clock.next_sample // quantum + 1) * quantum
+        next_sample = max(clock.next_sample, self._resume_at)
+        limit = (next_sample // quantum + 1) * quantum
         if self._agenda:
-            limit = min(limit, max(self._agenda[0].sample, clock.next_sample + 1))
+            limit = min(limit, max(self._agenda[0].sample, next_sample + 1))
         # the counter of a fresh stream may stand anywhere: its first block ends by its capacity
         try:
             if not amplifier.read_into(block, None if self._fresh else clock.to_device(limit)):
@@ -314,19 +306,24 @@ class Engine:
             self._lost(error)
             return False
         if block.n:
-            self._take(block, identity)
-        else:  # all samples up to the limit are lost: on to the first that is there, and what is missing goes with it
-            clock.advance(block.first, time.monotonic())
-            self._missing, self._missing_why = self._missing + block.lost, self._missing_why | block.gap
-        block.clear()
+            self._take_rows(block, identity)
+        else:  # every sample up to the limit is lost: what is known of the hole belongs to the rows after it
+            self._hole = (self._hole[0] | block.gap, self._hole[1] + block.lost)
+            self._resume_at = clock.to_case(block.first)
         return True
 
     def _flush(self) -> None:
         """Rows of a quantum that will not become complete are samples all the same."""
         block, identity = self._block, self._identity
         if block is not None and identity is not None and block.n:
-            self._take(block, identity)
-            block.clear()
+            self._take_rows(block, identity)
+
+    def _take_rows(self, block: Block, identity: Identity) -> None:
+        """With what is known to be missing before them."""
+        block.gap, block.lost = block.gap | self._hole[0], block.lost + self._hole[1]
+        self._hole = (Gap.NONE, 0)
+        self._take(block, identity)
+        block.clear()
 
     def _take(self, block: Block, identity: Identity) -> None:
         room, clock = self._room, self._room.clock
@@ -340,16 +337,12 @@ class Engine:
             )
             self._session = session
             block.lost, block.gap = line.gap_samples, block.gap | Gap.SESSION
-            self._missing = 0  # the session's gap counts from the last sample that was seen
             if line.gap_samples:
                 block.gap |= Gap.LOST
             if not line.gap_exact:
                 block.gap |= Gap.ESTIMATED
             room.now = room.bus.sample = line.sample
             self._pipeline.session(line, identity.serial)
-        block.lost += self._missing
-        block.gap |= self._missing_why
-        self._missing, self._missing_why = 0, Gap.NONE
         block.device_first = block.first
         clock.advance(block.first + block.n, now)
         block.first = clock.to_case(block.first)

@@ -15,6 +15,7 @@ from ionmd.alarm.cause import Surroundings
 from ionmd.alarm.criteria import Judged, compare, judge
 from ionmd.alarm.shape import projection
 from ionmd.alarm.watch import Observation
+from ionmd.events import Told
 from ionmd.model import Alarm, Comparison, Reading
 from ionmd.room.teststate import TestState
 from ionmd.runner.base import Report, SubAverage
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 CONTROL_SUBS = 3
 # Below this share a control is down rather than drifting, and explains no more than this much.
 LARGEST_DRIFT = 0.5
+# A sub-average whose values vary this many times more than a whole one is no evidence about a control.
+THIN = 1.5
 
 
 class Changes:
@@ -37,6 +40,7 @@ class Changes:
     def report(self, state: TestState, report: Report) -> None:
         """Publish one report: averages first, then readings with their comparison, then what they mean."""
         room = self._room
+        room.validity.report(state, report)
         compared: list[Reading] = []
         ratios = self._sub_ratios(state, report.sub) if report.sub is not None else {}
         for reading in report.readings:
@@ -45,11 +49,12 @@ class Changes:
             room.bus.emit("average", average, key=f"{average.test}/{average.kind}")
         for reading in compared:
             state.readings.append(reading)
-            if reading.status == "present" and reading.id not in state.rejected_readings:
-                room.monitoring.valid_reading(state.id, reading.derivation, reading.sample)
+            room.validity.reading(state, reading)
             room.bus.emit("reading", reading, key=f"{reading.test}/{reading.derivation}/{reading.kind}")
+        for seen in report.sweeps:
+            room.bus.show("sweep", seen, key=state.id)  # the record has the deliveries and the averages
         for topic, data in report.events:
-            room.bus.emit(topic, data)
+            room.bus.emit(topic, data, key=_key(data))
         if report.finished is not None:
             state.averages.append(report.finished)
             state.finished += 1
@@ -111,6 +116,8 @@ class Changes:
             if reference is not None and sub.counts[d] > 0:
                 lo, hi = reference.window
                 ratio = found[label] = projection(sub.uv[d, lo:hi], reference.mean_uv[lo:hi])
+                if sub.thinness(d) > THIN:
+                    continue  # too few sweeps to speak for a control
                 state.recent_ratio.setdefault(label, deque(maxlen=CONTROL_SUBS)).append(ratio)
         return found
 
@@ -118,7 +125,7 @@ class Changes:
         self, state: TestState, sub: SubAverage, readings: dict[str, Reading], ratios: dict[str, float]
     ) -> None:
         base, rule, room = state.baseline, state.rule, self._room
-        if base is None or rule is None or state.watch is None:
+        if base is None or rule is None or state.watch is None or state.run is None:
             return
         expected, expected_se, drift = self._expected(state)
         judged: dict[str, Judged] = {}
@@ -128,9 +135,11 @@ class Changes:
                 continue
             if reading.vs is not None and reading.vs.refused:
                 continue
-            judged[label] = judge(
-                reading, reference.reading, rule, ratio, reference.sub_ratio_sd, expected, expected_se
-            )
+            # the baseline's spread is that of whole sub-averages; one of few accepted sweeps varies more
+            se = reference.sub_ratio_sd * sub.thinness(state.run.labels.index(label))
+            judged[label] = found = judge(reading, reference.reading, rule, ratio, se, expected, expected_se)
+            if found.judgeable:
+                room.monitoring.valid_reading(state.id, label, reading.sample)
         if not judged:
             return
         seen = Observation(sub.sample, sub.first_sample, judged, self.surroundings(state), drift)
@@ -143,7 +152,8 @@ class Changes:
         room.bus.emit("alarm", alarm)
         opened = alarm.kind == "physiological" and alarm.state in ("possible", "active")
         if opened and not any(e.alarm == alarm.id for e in room.people.episodes.values()):
-            room.bus.emit("case", {"episode": room.people.open_episode(alarm.id, alarm.sample)}, kind="episode")
+            episode = room.people.open_episode(alarm.id, alarm.sample)
+            room.bus.emit("case", Told(episode=episode), kind="episode")
 
     def surroundings(self, state: TestState) -> Surroundings:
         """What the cause is judged by: delivery, electrodes, controls."""
@@ -187,3 +197,9 @@ class Changes:
         factor = min(max(mean, LARGEST_DRIFT), 1.0)  # a rise of controls never excuses a fall here
         reason = f"independent controls are at {100 * mean:.0f} % of baseline as well" if factor < 0.9 else ""
         return factor, 0.1, reason
+
+
+def _key(data: dict[str, object]) -> str:
+    """Bursts of a muscle replace each other at a slow reader, but no page."""
+    burst = data.get("burst")
+    return f"{data.get('test')}/{burst['derivation']}" if isinstance(burst, dict) else str(data.get("test", ""))

@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from ionmd.errors import INTERLOCK, Refused
+from ionmd.events import AboutToFire, DeliveryDone, ProbeContact
 from ionmd.model import Mark, MarkKind
 from ionmd.runner.base import Span
 from ionmd.stim.delivery import Delivery, Ledger
@@ -36,24 +37,25 @@ REASONS = {
 class Deliveries:
     """The ledger and its consequences."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, earlier: Deliveries | None = None) -> None:
+        """`earlier`: those of the case before; what is still on its way, the nonces and a latch are the device's."""
         self._room = room
-        self.ledger = Ledger()
+        self.ledger: Ledger = earlier.ledger if earlier is not None else Ledger()
         self.artefacts: deque[Span] = deque(maxlen=256)
-        self._nonce = 0
+        self.nonce: int = earlier.nonce if earlier is not None else 0
         self._failed: dict[int, int] = {}  # output -> failed in a row
         self._last: dict[int, Delivery] = {}  # output -> newest verified delivery
         self.pulses = 0
-        self.latched = ""
+        self.latched: str = earlier.latched if earlier is not None else ""
 
     def next_nonce(self) -> int:
-        self._nonce += 1
-        return self._nonce
+        self.nonce += 1
+        return self.nonce
 
     def begin_nonces(self, seen: int) -> None:
         """Nonces must grow for as long as the device has power, also across our own restarts: on from the greatest
         that it has seen."""
-        self._nonce = max(self._nonce, seen)
+        self.nonce = max(self.nonce, seen)
 
     def ask(self, state: TestState | None, slot: int, at_sample: int, delivery: Delivery) -> None:
         """Queue one fire; `at_sample` in case samples, at least a horizon ahead."""
@@ -63,8 +65,15 @@ class Deliveries:
         self.ledger.expect(delivery)
         if state is not None and state.definition.stimulus is not None and state.definition.stimulus.announce:
             in_ms = round((at_sample - room.now) * 1000.0 / room.rate_hz)
-            room.bus.emit("stim", {"state": "about to fire", "test": state.id, "at_sample": at_sample, "in_ms": in_ms})
+            soon = AboutToFire(state="about to fire", test=state.id, at_sample=at_sample, in_ms=in_ms)
+            room.bus.emit("stim", soon)
         room.control.fire(slot, delivery.nonce, room.clock.to_device(at_sample))
+
+    def artefacts_from(self, sample: int) -> list[Span]:
+        """Stimulus windows that reach `sample` or later, in order; older ones are forgotten."""
+        while self.artefacts and self.artefacts[0].stop <= sample:
+            self.artefacts.popleft()
+        return list(self.artefacts)
 
     def last_delivered(self, output: int) -> int:
         """Magnitude (uA or mV) of the newest verified delivery on an output; 0 before the first."""
@@ -113,14 +122,18 @@ class Deliveries:
     def _ended(self, delivery: Delivery) -> None:
         room = self._room
         state = room.tests.get(delivery.test)
-        room.bus.journal("delivery", {
-            "nonce": delivery.nonce, "test": delivery.test, "output": delivery.output, "ok": delivery.ok,
-            "no_contact": delivery.no_contact, "refused": delivery.refused, "zero_sample": delivery.zero_sample,
-            "volts": delivery.volts, "zero_at": delivery.zero_at, "pulses": [
-                [m.sample, m.set, m.delivered, m.width_us, m.polarity, int(m.ok), int(m.no_contact)]
+        done = DeliveryDone(
+            nonce=delivery.nonce, test=delivery.test, output=delivery.output, ok=delivery.ok,
+            no_contact=delivery.no_contact, refused=delivery.refused, zero_sample=delivery.zero_sample,
+            volts=delivery.volts, zero_at=delivery.zero_at, pulses=[
+                (m.sample, m.set, m.delivered, m.width_us, m.polarity, int(m.ok), int(m.no_contact))
                 for m in delivery.marks
             ],
-        })
+        )
+        if state is not None and state.continuous:
+            room.bus.journal("delivery", done)
+        else:
+            room.bus.emit("stim", DeliveryDone(state="delivery", **done), kind="delivery")
         if delivery.marks and not delivery.no_contact and delivery.ok:
             self._last[delivery.output] = delivery
         if state is not None and state.output is not None and state.output.connection == "hand-held probe":
@@ -139,7 +152,9 @@ class Deliveries:
         contact = not delivery.no_contact
         if self._failed.get(delivery.output) != (0 if contact else 1):
             self._failed[delivery.output] = 0 if contact else 1
-            self._room.bus.emit("stim", {"output": delivery.output, "test": state.id, "contact": contact})
+            name = state.output.name if state.output is not None else ""
+            found = ProbeContact(state="contact" if contact else "no contact", output=name, test=state.id)
+            self._room.bus.emit("stim", found)
         search = self._room.search
         if not contact and search is not None and search.state is state:
             search.no_contact()

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 from ionmd.drivers.base import Remembered, Sequence
 from ionmd.errors import INTERLOCK, NO_DEVICE, IonmdError, Refused
+from ionmd.events import StimOff, StimStateChanged
 from ionmd.model import Mark, StimState
 from ionmd.room.deliveries import REASONS
+from ionmd.room.outside import happened
 from ionmd.room.teststate import TestState
 from ionmd.stim.control import Trouble
 from ionmd.stim.delivery import ALTERNATION, Delivery, build
@@ -54,15 +56,17 @@ class ManualArm:
 class Stimulation:
     """Lease, schedule, manual tokens, heartbeat."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, earlier: Stimulation | None = None) -> None:
+        """`earlier`: of the case before; the lease is a person's, trip and heartbeat are the device's."""
         self._room = room
-        self.lease = Lease()
+        self.lease: Lease = earlier.lease if earlier is not None else Lease()
         self.schedule = Schedule()
         self.manual: ManualArm | None = None
         self.paused: dict[str, int] = {}  # cause -> deliveries skipped
-        self.tripped = 0  # the firmware's reason code while it is latched
-        self._beat = 0
-        self._next_beat = 0
+        # the firmware's reason code while it is latched
+        self.tripped: int = earlier.tripped if earlier is not None else 0
+        self._beat: int = earlier._beat if earlier is not None else 0
+        self._next_beat: int = earlier._next_beat if earlier is not None else 0
 
     # ------------------------------------------------------------ lease
 
@@ -93,7 +97,7 @@ class Stimulation:
         if room.search is not None:
             room.search.stop()
         stopped = [s for s in room.tests.values() if s.running and s.stimulates]
-        room.bus.emit("stim", {"state": "off", "reason": reason, "tests": [s.id for s in stopped]})
+        room.bus.emit("stim", StimOff(state="off", reason=reason, tests=[s.id for s in stopped]))
         for state in stopped:
             state.suspended = reason
             room.monitoring.block(state.id, "stimulation stopped", f"stimulation stopped: {reason}", room.now)
@@ -157,9 +161,9 @@ class Stimulation:
     # ------------------------------------------------------------ every quantum
 
     def watch_lease(self) -> None:
-        """A silent holder loses the lease."""
+        """Between blocks: a silent holder loses the lease."""
         if self.lease.expired(self._room.clock_s()):
-            self.lost("the holder of the lease is silent")
+            happened(self._room, "lease_lost", reason="the holder of the lease is silent")
 
     def on_trouble(self, trouble: Trouble) -> None:
         """A request to the device failed (control thread's word)."""
@@ -173,9 +177,8 @@ class Stimulation:
             )
 
     def tick(self) -> None:
-        """Hand out what is due within the horizon; watch the lease; beat."""
+        """Hand out what is due within the horizon; beat."""
         room = self._room
-        self.watch_lease()
         horizon = room.now + ms_to_samples(HORIZON_MS, room.rate_hz) + room.quantum
         for at_sample, test in self.schedule.due(horizon):
             state = room.tests.get(test)
@@ -205,7 +208,11 @@ class Stimulation:
         """The firmware changed state by itself or on request; `value` is the reason."""
         room = self._room
         state, reason = StimState(mark.state), mark.value
-        room.bus.emit("stim", {"state": state.name, "reason": reason, "at_sample": mark.sample})
+        changed = StimStateChanged(
+            state=state.name, code=reason, reason=REASONS.get(reason, ""),  # type: ignore[typeddict-item]
+            at_sample=mark.sample,
+        )
+        room.bus.emit("stim", changed)
         if state is StimState.TRIPPED:
             self._trip(reason)
         elif state is StimState.SAFE and reason in BY_ITSELF and (
@@ -263,8 +270,8 @@ class Stimulation:
             raise Refused("the arm token expired (10 s); arm again", INTERLOCK)
         return arm
 
-    def fire(self, arm: ManualArm, slot: int = MANUAL_SLOT, at_sample: int | None = None) -> int:
-        """One delivery a horizon from now (or at `at_sample`); its sample."""
+    def fire(self, arm: ManualArm, slot: int = MANUAL_SLOT, at_sample: int | None = None) -> Delivery:
+        """One delivery a horizon from now (or at `at_sample`)."""
         room = self._room
         at = max(at_sample or 0, room.now + ms_to_samples(HORIZON_MS, room.rate_hz))
         state = next(
@@ -272,13 +279,14 @@ class Stimulation:
              and s.output.jack == arm.output.jack), None,
         )
         sequence = arm.sequence
-        room.deliveries.ask(state, slot, at, Delivery(
+        delivery = Delivery(
             room.deliveries.next_nonce(), state.id if state else "", arm.output.jack, len(sequence.pulses),
             sequence.zero_at, at, sequence.volts, abs(sequence.pulses[0].amplitude) / 1000.0,
-        ))
+        )
+        room.deliveries.ask(state, slot, at, delivery)
         if arm.rate_hz:
             arm.next_sample = at + round(room.rate_hz / arm.rate_hz)
-        return at
+        return delivery
 
     def _repeat(self, horizon: int) -> None:
         arm = self.manual

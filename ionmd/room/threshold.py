@@ -13,6 +13,7 @@ import msgspec
 
 from ionmd.drivers.base import ArmToken
 from ionmd.errors import LIMIT, IonmdError, Refused
+from ionmd.events import ThresholdFound
 from ionmd.model import Reading, ThresholdResult
 from ionmd.room.teststate import TestState
 from ionmd.stim.delivery import Delivery, build
@@ -106,7 +107,8 @@ class Search:
             stimulus.width_us if stimulus else 0, stimulus.polarity if stimulus else "", output.anode if output else "",
             muscles or [], ratio, self._steps,
         )
-        room.bus.emit("reading", {"threshold": msgspec.to_builtins(result)}, kind="threshold")
+        found_at = ThresholdFound(threshold=msgspec.to_builtins(result))
+        room.bus.emit("reading", found_at, kind="threshold", key=f"{self.state.id}/threshold")
         self._done(result)
 
 

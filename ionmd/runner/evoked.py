@@ -23,6 +23,7 @@ from ionmd.dsp.design import filter_id
 from ionmd.dsp.history import History
 from ionmd.dsp.noise import estimate
 from ionmd.dsp.zerophase import filter_average
+from ionmd.events import SweepSeen
 from ionmd.modality.evoked import measure_average, response_window, rules_of
 from ionmd.model import AverageResult, Block, Reading, Source, encode_curve
 from ionmd.runner.base import Pending, Report, Run, Span, SubAverage
@@ -44,7 +45,10 @@ class _Sub:
     first: int = 0
     last: int = 0
     tried: int = 0
+    accepted: list[tuple[int, int]] = field(default_factory=list)  # first and last sample of each derivation's sweeps
     rejected: Counter[str] = field(default_factory=Counter)
+    mean: npt.NDArray[np.float64] | None = None  # [derivation, sample], filtered, once the sub-average is sealed
+    halves: list[npt.NDArray[np.float64]] = field(default_factory=list)
 
 
 class EvokedRun(Run):
@@ -78,6 +82,8 @@ class EvokedRun(Run):
         self._current = self._open_sub()
         self._recent: deque[_Sub] = deque(maxlen=RECENT_SUBS)
         self._whole: list[_Sub] = []
+        self._unaccepted = [0] * self._d  # tries since the last accepted sweep of each derivation
+        self._flips: dict[str, bool] = {}
 
     # ------------------------------------------------------------ samples and deliveries in
 
@@ -86,16 +92,14 @@ class EvokedRun(Run):
 
     def feed(self, block: Block, artefacts: list[Span]) -> list[Report]:
         if self._causal is not None:
-            first, n = block.first, block.n
-            spans = [(max(0, s.start - first), min(n, s.stop - first)) for s in artefacts]
-            self._causal.feed(block, [(a, b) for a, b in spans if a < b])
+            self._causal.note(block, artefacts)
         return []
 
     def expect(self, delivery: Delivery, zero: int) -> list[Report]:
         if not delivery.ok:
             self._current.tally.add(delivery, self._polarity)
             self._count("stimulus")
-            return []
+            return [Report(sweeps=[self._seen(zero, [], "stimulus")])]
         self._pending.append(Pending(delivery, zero))
         return []
 
@@ -119,14 +123,20 @@ class EvokedRun(Run):
 
     def collect(self, history: History, processed: int, spoiled: Iterable[Span]) -> list[Report]:
         reports: list[Report] = []
+        if self._causal is not None and self._causal.behind(processed) > self.plan.n:
+            self._causal.follow(history, processed)  # the history of the inputs does not hold much more
         while self._pending and self._pending[0].zero + self.plan.stop <= processed:
             pending = self._pending.popleft()
-            self._add(pending, history, spoiled)
+            seen = self._add(pending, history, spoiled)
             sub = self._current
             best = int(sub.sums.count.sum(axis=0)[: self._d].max(initial=0))
             wanted = self.definition.average.sub_sweeps
             if best >= wanted or (sub.tried >= MAX_TRIES * wanted and best > 0):
                 reports.append(self._close_sub())
+            else:
+                reports.append(Report())
+            reports[-1].sweeps.append(seen)
+            reports[-1].rejecting, self._flips = self._flips, {}
         return reports
 
     def finish(self) -> list[Report]:
@@ -137,7 +147,7 @@ class EvokedRun(Run):
             self._seal()
         return [self._finish_average(Report())] if self._whole else []
 
-    def _add(self, pending: Pending, history: History, spoiled: Iterable[Span]) -> None:
+    def _add(self, pending: Pending, history: History, spoiled: Iterable[Span]) -> SweepSeen:
         zero, plan, sub = pending.zero, self.plan, self._current
         first, stop = zero + plan.start, zero + plan.stop
         sub.tried += 1
@@ -145,7 +155,7 @@ class EvokedRun(Run):
         cause = next((s.cause for s in spoiled if s.start < stop and first < s.stop), "")
         if cause or not history.covers(first, plan.n):
             self._count(cause or "gap")
-            return
+            return self._seen(zero, [], cause or "gap")
         accept = np.ones(self._d, np.uint8)
         history.view(first, plan.n, self._inputs)
         self._montage.apply(self._inputs, plan.n, self._sweep)
@@ -153,24 +163,53 @@ class EvokedRun(Run):
             a, b = max(0, plan.blank[0] - plan.start), min(plan.n, plan.blank[1] - plan.start)
             blank_sweep(self._sweep[: plan.n], a, b, self.definition.blank.method)
         if plan.reject_uv is not None:
-            self._reject(zero, accept)
+            self._reject(zero, accept, history)
         for d, label in enumerate(self.labels):
             if label in self.excluded:
                 accept[d] = 0
+            else:
+                self._tried(d, label, bool(accept[d]))
         if not accept.any():
-            self._count("amplitude" if plan.reject_uv is not None else "excluded")
-            return
+            why = "amplitude" if plan.reject_uv is not None else "excluded"
+            self._count(why)
+            return self._seen(zero, [], why)
         if not int(accept.min()):
             sub.rejected["amplitude (some derivations)"] += 1
         if int(sub.sums.count.sum()) == 0:
             sub.first = zero
         sub.sums.add(self._sweep[: plan.n], accept)
+        for d in np.flatnonzero(accept).tolist():
+            sub.accepted[d] = (sub.accepted[d][0] or zero, stop - 1)
         if pending.delivery.marks:
             sub.tally.add(pending.delivery, self._polarity)
+        return self._seen(zero, [x for x, taken in zip(self.labels, accept, strict=True) if taken])
 
-    def _reject(self, zero: int, accept: npt.NDArray[np.uint8]) -> None:
+    def _seen(self, zero: int, took: list[str], reason: str = "") -> SweepSeen:
+        sub = self._current
+        seen = SweepSeen(
+            test=self.id, sample=zero, accepted=bool(took), sweeps=int(sub.sums.count.sum(axis=0)[: self._d].max()),
+            rejected=sum(sub.rejected.values()), derivations=took,
+        )
+        if reason:
+            seen["reason"] = reason
+        return seen
+
+    def _tried(self, d: int, label: str, accepted: bool) -> None:
+        """Note when a whole sub-average's worth of sweeps was rejected, and when that ends."""
+        limit = self.definition.average.sub_sweeps
+        if accepted:
+            if self._unaccepted[d] >= limit:
+                self._flips[label] = False
+            self._unaccepted[d] = 0
+        else:
+            self._unaccepted[d] += 1
+            if self._unaccepted[d] == limit:
+                self._flips[label] = True
+
+    def _reject(self, zero: int, accept: npt.NDArray[np.uint8], history: History) -> None:
         lo, hi = self.plan.reject
         if self._causal is not None:
+            self._causal.follow(history, zero + hi)
             if not self._causal.history.covers(zero + lo, hi - lo):
                 accept[:] = 0
                 return
@@ -191,10 +230,12 @@ class EvokedRun(Run):
     # ------------------------------------------------------------ averages
 
     def _open_sub(self) -> _Sub:
-        return _Sub(SweepSum(self._d, self.plan.n))
+        return _Sub(SweepSum(self._d, self.plan.n), accepted=[(0, 0)] * self._d)
 
     def _seal(self) -> _Sub:
         sub = self._current
+        sub.mean = self._filtered(sub.sums.mean())
+        sub.halves = [self._filtered(h) for h in sub.sums.halves()]
         self._subs_done += 1
         self._whole.append(sub)
         self._recent.append(sub)
@@ -204,13 +245,14 @@ class EvokedRun(Run):
     def _close_sub(self) -> Report:
         sub = self._seal()
         report = Report()
-        alone = self._filtered(sub.sums.mean())
         recent = list(self._recent)
         average, readings, _ = self._measure(recent, "recent", f"{self.id}-r{self._subs_done}")
         report.averages.append(average)
         report.readings += readings
         counts = [int(c) for c in sub.sums.count.sum(axis=0)[: self._d]]
-        report.sub = SubAverage(sub.first, sub.last, alone, counts, readings)
+        report.sub = SubAverage(
+            sub.first, sub.last, _mean(sub), counts, readings, self.definition.average.sub_sweeps
+        )
         done = sum(int(s.sums.count.sum(axis=0)[: self._d].max(initial=0)) for s in self._whole)
         if done >= self.definition.average.sweeps:
             report = self._finish_average(report)
@@ -224,7 +266,7 @@ class EvokedRun(Run):
         report.readings += readings
         report.finished = AverageData(
             average.id, self.id, average.sample, list(self.labels), self.filter_id, average.stimulus, mean,
-            [self._filtered(s.sums.mean()) for s in subs], readings,
+            [_mean(s) for s in subs], readings,
             {label: self.window(label) for label in self.labels},
         )
         return report
@@ -254,13 +296,12 @@ class EvokedRun(Run):
     def _measure(
         self, subs: list[_Sub], kind: str, average_id: str
     ) -> tuple[AverageResult, list[Reading], npt.NDArray[np.float64]]:
-        halves_of = [[self._filtered(h) for h in s.sums.halves()] for s in subs]
         # the weight of a sub-average is the noise that the finished filter leaves, not the drift it removes
-        noise_power = np.array([((a - b) ** 2).mean(axis=1) / 4.0 for a, b in halves_of])
+        noise_power = np.array([((a - b) ** 2).mean(axis=1) / 4.0 for a, b in (s.halves for s in subs)])
         averaged: Averaged = combine([s.sums for s in subs], self.definition.average.weighted, noise_power)
         mean = self._filtered(averaged.mean)
         halves = [self._filtered(h) for h in averaged.halves]
-        parts = [self._filtered(s.sums.mean()) for s in subs]
+        parts = [_mean(s) for s in subs]
         tally, reasons = StimulusTally(), Counter[str]()
         for s in subs:
             tally.merge(s.tally)
@@ -272,6 +313,7 @@ class EvokedRun(Run):
         for d, channel in enumerate(self.channels):
             label = channel.derivation.label
             n = int(averaged.n[d])
+            went_in = [s.accepted[d] for s in subs if s.accepted[d][1]] or [(first, last)]
             tried = sum(s.tried for s in subs)
             noise = estimate(
                 mean[d], [h[d] for h in halves], [p[d] for p in parts],
@@ -280,7 +322,8 @@ class EvokedRun(Run):
             measured = measure_average(self.definition, label, mean[d], self.plan.t0_ms, self.plan.dt_ms, noise)
             readings.append(
                 Reading(
-                    self.id, label, channel.derivation.role, f"{average_id}/{label}", last, first, measured.status, n,
+                    self.id, label, channel.derivation.role, f"{average_id}/{label}", went_in[-1][1], went_in[0][0],
+                    measured.status, n,
                     tried - n, source, self.filter_id, stimulus, measured.markers, measured.measures,
                     measured.snr_db, measured.residual_noise_uv, measured.reproducibility, kind, average_id,
                     rejected_reasons=dict(reasons),
@@ -293,3 +336,9 @@ class EvokedRun(Run):
             dict(reasons),
         )
         return result, readings, mean
+
+
+def _mean(sub: _Sub) -> npt.NDArray[np.float64]:
+    if sub.mean is None:
+        raise ValueError("a sub-average is measured before it is sealed")
+    return sub.mean
