@@ -12,7 +12,6 @@ from firmware_rig import (
     SAFE,
     TRIPPED,
     Unit,
-    parse,
     setup,
     states,
     train,
@@ -187,21 +186,3 @@ def test_the_rate_of_a_minute_survives_the_low_words_wrap():
         assert unit.fire(token, unit.fw.sample + 100) == ""
         unit.run(11_000)
     assert len(unit.pulses) == 60 and unit.pulses[-1].sample > 1 << 32
-
-
-@pytest.mark.parametrize("fault,n", [("drop_block", 0), ("duplicate_block", 2), ("corrupt_block", 1)])
-def test_faults_on_the_wire_strike_one_block(fault, n):
-    unit = Unit()
-    unit.fw.inject(fault)
-    unit.fw.stim_ticks(40)
-    import numpy as np
-
-    unit.fw.acquire(np.zeros((40, 4), np.int32))
-    raw = []
-    while (block := unit.fw.take_block()) is not None:
-        raw.append(block)
-    assert len(raw) == 1 + n
-    if fault == "corrupt_block":
-        with pytest.raises(AssertionError):
-            parse(raw[0])
-    assert parse(raw[-1]).seq == 1
