@@ -25,10 +25,9 @@ def child() -> None:
         print("stimulating", flush=True)
         d.wait(lambda: d.gaps() and d.alarms("stimulation.stopped"), 60)
         d.reach(d.room.now + RATE)
-    lost = sum(g["samples"] for g in d.gaps())
     print(json.dumps({
-        "gaps": d.gaps(), "lost": lost, "dropped": d.stats().errors.get("dropped_blocks", 0) * 20,
-        "whole": d.room.now == d.stats().samples + lost, "alarm": d.alarms("stimulation.stopped")[0].sentence,
+        "gaps": d.gaps(), "lost": d.lost(), "dropped": d.stats().errors.get("dropped_blocks", 0) * 20,
+        "whole": d.whole(), "alarm": d.alarms("stimulation.stopped")[0].sentence,
         "lease": d.room.stimulation.lease.holder is not None, "states": d.states(),
     }), flush=True)  # fmt: skip
 

@@ -117,6 +117,15 @@ class UsbDaemon:
     def stats(self) -> Any:
         return self.amplifiers[0].stats()
 
+    def lost(self) -> int:
+        return sum(gap["samples"] for gap in self.gaps())
+
+    def whole(self) -> bool:
+        """After the end: every sample that came or is told as missing is in the case, but for a quantum that had not
+        come whole."""
+        rest = self.stats().samples + self.lost() - self.room.now
+        return 0 <= rest <= self.room.rate_hz / 200
+
     def check_record(self) -> None:
         """The record is whole, and every sample of the case is in it or told as a gap."""
         report = verify(self.state_dir / "cases" / "case-1")
