@@ -360,6 +360,7 @@ class Firmware:
         lie_state on=True                                       everything that reports the state says SAFE
         monitor_silent output=0 on=True                         pulses leave, no measurement comes
         load output=0 ohm=1000 gain_error=0.0                   as set_load; ohm null or inf: open
+        shape output=0 stretch=1.0 flip=False                   pulses last longer, or go the other way, than asked
         impedance input=0 ohm=2000                              as set_impedance
         aux line=0 level=True
         jump samples=0 seq=0                                    the counter jumps ahead, the next block has this seq
@@ -401,6 +402,12 @@ class Firmware:
 
     def _fault_load(self, output: int = 0, ohm: float | None = 1000.0, gain_error: float = 0.0) -> Callable[[], None]:
         return lambda: self.set_load(output, math.inf if ohm is None else ohm, gain_error)
+
+    def _fault_shape(self, output: int = 0, stretch: float = 1.0, flip: bool = False) -> Callable[[], None]:
+        self._check("output", output, self.outputs)
+        if not 0.0 < stretch <= 10.0:
+            raise ValueError(f"stretch is {stretch}, expected above 0 and at most 10")
+        return lambda: lib.face_set_shape(self._board, output, stretch, bool(flip))
 
     def _fault_impedance(self, input: int = 0, ohm: float | None = 2000.0) -> Callable[[], None]:
         return lambda: self.set_impedance(input, math.inf if ohm is None else ohm)

@@ -216,6 +216,31 @@ def test_one_over_delivery_switches_everything_off_and_latches(output):
     assert unit.arm(train()) == "TRIPPED" and unit.run(3000) == []
 
 
+@pytest.mark.parametrize("width_us,edge_us", [(50, 60), (100, 110), (300, 330), (1000, 1100)])
+def test_a_pulse_that_lasts_too_long_is_too_much_to_the_edge(width_us, edge_us):
+    for measured, state in ((edge_us, ARMED), (edge_us + 1, TRIPPED)):
+        unit = Unit()
+        unit.fw.inject("shape", output=NERVE, stretch=measured / width_us)
+        fired(unit, NERVE, 1, width_us=width_us)
+        assert unit.status.state == state and unit.status.trip == (15 if state == TRIPPED else 0)
+
+
+@pytest.mark.parametrize("output,amplitude", [(NERVE, 20_000), (NERVE, -20_000), (TES, 100_000), (PROBE, -2000)])
+def test_a_pulse_of_the_other_polarity_is_too_much(output, amplitude):
+    unit = Unit()
+    unit.fw.inject("shape", output=output, flip=True)
+    fired(unit, output, 3, amplitude=amplitude, width_us=60)
+    assert len(unit.pulses) == 1 and (unit.status.state, unit.status.trip) == (TRIPPED, 15)
+
+
+def test_an_open_circuit_has_neither_length_nor_direction():
+    unit = Unit()
+    unit.fw.inject("shape", output=PROBE, stretch=9.0, flip=True)
+    unit.fw.set_load(PROBE, math.inf)
+    fired(unit, PROBE, 3, amplitude=2000, width_us=100)
+    assert unit.status.state == ARMED and unit.stim.trips == 0
+
+
 @pytest.mark.parametrize("state", [SAFE, CONFIGURED, ARMED])
 def test_a_stray_pulse_latches_in_every_state_and_is_marked_as_nobodys(state):
     unit = Unit()

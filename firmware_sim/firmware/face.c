@@ -82,6 +82,12 @@ void face_set_load(sim_board *b, uint8_t output, uint32_t ohm, double gain)
     b->gain[output] = gain;
 }
 
+void face_set_shape(sim_board *b, uint8_t output, double stretch, bool flip)
+{
+    b->stretch[output] = stretch;
+    b->flip[output] = flip;
+}
+
 void face_set_input(sim_board *b, uint8_t input, uint32_t ohm) { b->input_ohm[input] = ohm; }
 
 void face_stray(sim_board *b, uint64_t sample, uint8_t output, int32_t amplitude, uint16_t width_us, uint8_t negative)

@@ -28,7 +28,8 @@ MISSING_AFTER_MS = 1000
 REASONS = {
     7: "the arm token was spent or had expired", 8: "a repeated request", 9: "the request came too late",
     10: "the watchdog", 11: "the stimulator had tripped", 13: "too soon after the last delivery",
-    14: "delivered less than set: open circuit or compliance", 15: "delivered more than set", 16: "a stray pulse",
+    14: "delivered less than set: open circuit or compliance",
+    15: "delivered more, longer or the other way than set", 16: "a stray pulse",
     20: "switched off", 21: "a bus reset", 22: "the arm token expired", 23: "no contact", 25: "cautery",
     27: "another train was running", 30: "the stop button",
 }
