@@ -17,6 +17,8 @@ deps:
 	  missing=""; for p in gcc libc6-dev python3-dev python3-venv make; do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
 	  command -v gcc >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq gcc libc6-dev; }; \
 	  [ -z "$$missing" ] || echo "deps: not from the package manager here:$$missing (fine when the commands exist)"; \
+	  command -v arm-none-eabi-gcc >/dev/null 2>&1 || apt-get install -y -qq --no-install-recommends gcc-arm-none-eabi libnewlib-arm-none-eabi >/dev/null 2>&1 \
+	    || echo "deps: no gcc-arm-none-eabi libnewlib-arm-none-eabi here: make check-cortex will not run"; \
 	else echo "deps: install a C compiler and the Python headers:  sudo apt-get install gcc libc6-dev python3-dev python3-venv make"; fi
 
 $(STAMP): pyproject.toml requirements.lock

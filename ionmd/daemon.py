@@ -10,7 +10,6 @@ import gc
 import os
 import signal
 import sys
-import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -174,8 +173,6 @@ class Daemon:
         self._templates = templates or catalog.templates()
         bus = Bus(self.recorder.journal, self._publish)
         self.room = Room(bus, self.control, catalog.tests(), self._templates, float(config.device.mains_hz))
-        if speed == 1.0:  # a simulated unit is born with its daemon
-            self.room.deliveries.begin_nonces(time.time())
         self.streams = Streams(self.room)
         self.metrics = Metrics(self.room, self.recorder.stats, lambda: self.server.stats())
         self.pipeline = Pipeline(self.room, [self.recorder.raw, self.streams.push, self.metrics.push])

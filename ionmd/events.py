@@ -25,7 +25,7 @@ from ionmd.testdef import Stimulus
 
 
 class AuxChanged(TypedDict):
-    """An auxiliary line of the device changed: cautery, foot switch, probe button, external trigger."""
+    """An auxiliary line of the device changed: cautery, foot switch, probe button, external trigger, stop button."""
 
     aux: str
     level: int

@@ -58,6 +58,7 @@ class AuxLine(IntEnum):
     FOOT_SWITCH = 1
     PROBE_BUTTON = 2
     EXTERNAL_TRIGGER = 3
+    STOP_BUTTON = 4
 
 
 class StimState(IntEnum):

@@ -28,9 +28,10 @@ MISSING_AFTER_MS = 1000
 REASONS = {
     7: "the arm token was spent or had expired", 8: "a repeated request", 9: "the request came too late",
     10: "the watchdog", 11: "the stimulator had tripped", 13: "too soon after the last delivery",
-    14: "delivered less than set: open circuit or compliance", 15: "delivered more than set", 16: "a stray pulse",
+    14: "delivered less than set: open circuit or compliance",
+    15: "delivered more, longer or the other way than set", 16: "a stray pulse",
     20: "switched off", 21: "a bus reset", 22: "the arm token expired", 23: "no contact", 25: "cautery",
-    27: "another train was running",
+    27: "another train was running", 30: "the stop button",
 }
 
 
@@ -52,10 +53,10 @@ class Deliveries:
         self.nonce += 1
         return self.nonce
 
-    def begin_nonces(self, unix_s: float) -> None:
-        """Nonces must grow for as long as the device has power, also across our own restarts: the start follows the
-        calendar (16 a second since 2025; a cart never fires that often for long)."""
-        self.nonce = max(self.nonce, int(max(0.0, unix_s - 1_735_689_600) * 16) & 0x7FFFFFFF)
+    def begin_nonces(self, seen: int) -> None:
+        """Nonces must grow for as long as the device has power, also across our own restarts: on from the greatest
+        that it has seen."""
+        self.nonce = max(self.nonce, seen)
 
     def ask(self, state: TestState | None, slot: int, at_sample: int, delivery: Delivery) -> None:
         """Queue one fire; `at_sample` in case samples, at least a horizon ahead."""

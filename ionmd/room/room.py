@@ -7,6 +7,8 @@ case sample that has not been processed.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -76,6 +78,7 @@ class Room:
     tests: dict[str, TestState] = field(default_factory=dict)
     now: int = 0
     progress: int = 0
+    clock_s: Callable[[], float] = time.monotonic  # a person is waiting, not a sample: the lease alone counts it
     pause: Pause | None = None
     search: Search | None = None
 

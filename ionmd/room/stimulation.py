@@ -8,11 +8,10 @@ all of it and says so; cautery only pauses.
 from __future__ import annotations
 
 import secrets
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ionmd.drivers.base import Sequence
+from ionmd.drivers.base import Remembered, Sequence
 from ionmd.errors import INTERLOCK, NO_DEVICE, IonmdError, Refused
 from ionmd.events import StimOff, StimStateChanged
 from ionmd.model import Mark, StimState
@@ -21,8 +20,8 @@ from ionmd.room.outside import happened
 from ionmd.room.teststate import TestState
 from ionmd.stim.control import Trouble
 from ionmd.stim.delivery import ALTERNATION, Delivery, build
-from ionmd.stim.lease import Lease
-from ionmd.stim.limits import BY_NAME, check_sequence
+from ionmd.stim.lease import Holder, Lease
+from ionmd.stim.limits import BY_NAME, check_sequence, check_setting
 from ionmd.stim.schedule import Schedule, SlotRequest, make_cycle
 from ionmd.testdef import OutputDef
 from ionmd.timers import ARM_TTL_MS, HEARTBEAT_MS, HORIZON_MS
@@ -31,7 +30,8 @@ from ionmd.units import ma_to_ua, ms_to_samples, v_to_mv
 if TYPE_CHECKING:
     from ionmd.room.room import Room
 
-WATCHDOG = 10  # reason code of docs/wire/ionm1.md section 6
+# reasons of docs/wire/ionm1.md section 6 for which a device goes SAFE by itself
+BY_ITSELF = {10: "the device's watchdog missed our heartbeat", 30: "the stop button was pressed"}
 MANUAL_SLOT = 15
 THRESHOLD_SLOT = 14
 ALTERNATE_SLOTS = 7  # slot + 7 holds the other polarity of an alternating stimulus
@@ -70,6 +70,16 @@ class Stimulation:
 
     # ------------------------------------------------------------ lease
 
+    def acquire(self, holder: Holder, take: bool) -> str:
+        """The lease's id.  A hand-over (`take`) leaves running what runs, not what waits for its `fire`: the new holder
+        arms it anew."""
+        before = self.lease.holder
+        lease = self.lease.acquire(holder, self._room.clock_s(), take)
+        if before is not None and before != holder and self.manual is not None and self.manual.next_sample is None:
+            self._room.control.abort(self.manual.output.jack)
+            self.manual = None
+        return lease
+
     def lost(self, reason: str) -> None:
         """The lease is gone: stop, tell."""
         if self.lease.holder is None:
@@ -89,6 +99,7 @@ class Stimulation:
         stopped = [s for s in room.tests.values() if s.running and s.stimulates]
         room.bus.emit("stim", StimOff(state="off", reason=reason, tests=[s.id for s in stopped]))
         for state in stopped:
+            state.suspended = reason
             room.monitoring.block(state.id, "stimulation stopped", f"stimulation stopped: {reason}", room.now)
         if any(s.continuous for s in stopped):
             room.technical.raised(
@@ -103,6 +114,9 @@ class Stimulation:
         stimulus, output = state.definition.stimulus, state.output
         if stimulus is None or output is None:
             raise Refused(f"test {state.id} does not stimulate", INTERLOCK)
+        check_setting(
+            stimulus.amplitude, stimulus.width_us, stimulus.pulses, stimulus.interval_ms, BY_NAME[output.kind]
+        )
         sequence = build(stimulus, output.jack, stimulus.amplitude, state.definition.trigger.zero, sign)
         check_sequence(sequence, BY_NAME[output.kind], self.ceiling(output))
         return sequence
@@ -147,8 +161,8 @@ class Stimulation:
     # ------------------------------------------------------------ every quantum
 
     def watch_lease(self) -> None:
-        """Between blocks: a silent holder loses the lease; monotonic, because a person is waiting, not a sample."""
-        if self.lease.expired(time.monotonic()):
+        """Between blocks: a silent holder loses the lease."""
+        if self.lease.expired(self._room.clock_s()):
             happened(self._room, "lease_lost", reason="the holder of the lease is silent")
 
     def on_trouble(self, trouble: Trouble) -> None:
@@ -194,29 +208,39 @@ class Stimulation:
         """The firmware changed state by itself or on request; `value` is the reason."""
         room = self._room
         state, reason = StimState(mark.state), mark.value
-        words = REASONS.get(reason, "")
         changed = StimStateChanged(
-            state=state.name, code=reason, reason=words, at_sample=mark.sample,  # type: ignore[typeddict-item]
+            state=state.name, code=reason, reason=REASONS.get(reason, ""),  # type: ignore[typeddict-item]
+            at_sample=mark.sample,
         )
         room.bus.emit("stim", changed)
-        if state is StimState.TRIPPED and not self.tripped:
-            self.tripped = reason
-            why = REASONS.get(reason, f"reason {reason}")
-            room.deliveries.latched = room.deliveries.latched or f"the stimulator tripped: {why}"
-            room.technical.raised(
-                "stimulus.tripped", "", f"The stimulator tripped and is latched off: {why}.", "high",
-                ["it stays off until `ionmd stim reset` with the cause known"],
-            )
-            self.stopped("the stimulator tripped")
-        elif state is StimState.SAFE and reason == WATCHDOG and any(
-            s.running and s.stimulates for s in room.tests.values()
+        if state is StimState.TRIPPED:
+            self._trip(reason)
+        elif state is StimState.SAFE and reason in BY_ITSELF and (
+            self.manual is not None or any(s.running and s.stimulates for s in room.tests.values())
         ):
-            self.stopped("the device's watchdog missed our heartbeat")
+            self.stopped(BY_ITSELF[reason])
 
-    def on_attach(self) -> None:
-        """A device (re)connected: its heartbeat starts at once, everything else stays off."""
+    def _trip(self, reason: int) -> None:
+        if self.tripped:
+            return
+        room = self._room
+        self.tripped = reason
+        why = REASONS.get(reason, f"reason {reason}")
+        room.deliveries.latched = room.deliveries.latched or f"the stimulator tripped: {why}"
+        room.technical.raised(
+            "stimulus.tripped", "", f"The stimulator tripped and is latched off: {why}.", "high",
+            ["it stays off until `ionmd stim reset` with the cause known"],
+        )
+        self.stopped("the stimulator tripped")
+
+    def on_attach(self, remembered: Remembered) -> None:
+        """A device (re)connected: its heartbeat starts at once, everything else stays off; what latched it before we
+        came still does."""
         self._next_beat = 0
         self.manual = None
+        self._room.deliveries.begin_nonces(remembered.nonce)
+        if remembered.trip_reason:
+            self._trip(remembered.trip_reason)
 
     def _ask(self, state: TestState, slot: int, at_sample: int) -> None:
         room, stimulus = self._room, state.definition.stimulus
