@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from ionmd.errors import (
+    INTERLOCK,
     INTERNAL_ERROR,
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -23,6 +24,7 @@ from ionmd.errors import (
     PARSE_ERROR,
     ConfigError,
     DeviceGone,
+    DeviceRefused,
     IonmdError,
     Refused,
 )
@@ -209,6 +211,8 @@ def error_of(exception: BaseException, id: RequestId) -> RpcError:
         return RpcError(exception.code, str(exception), id, exception.data)
     if isinstance(exception, ConfigError):
         return RpcError(INVALID_PARAMS, str(exception), id)
+    if isinstance(exception, DeviceRefused):
+        return RpcError(INTERLOCK, str(exception), id)
     if isinstance(exception, DeviceGone):
         return RpcError(NO_DEVICE, str(exception), id)
     if isinstance(exception, IonmdError):
