@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from scipy.signal import sosfilt, sosfilt_zi
 
-from ionmd.client import END, GAP, MUTED, SAMPLES, SampleStream
+from ionmd.client import CAUTERY, END, GAP, MUTED, RESTARTED, SAMPLES, STIMULUS, SampleStream
 from ionmd.errors import Refused
 from ionmd.runner.stream import design
 from ionmd.streams.audio import BAND, step_of
 from tests.daemon_rig import RATE, DaemonRig
 
-STIMULUS, RESTARTED, CAUTERY = 4, 8, 16
 TEST = "ssep_median_left"
 
 
