@@ -200,6 +200,7 @@ class Engine:
         status = amplifier.status() if amplifier is not None else DeviceStatus(state)
         room.device = msgspec.structs.replace(status, state=state, detail=detail)
         room.bus.emit("device", room.device)
+        room.tell_monitoring()
         if self._on_device is not None:
             self._on_device(room.device)
 

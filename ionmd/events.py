@@ -320,12 +320,13 @@ class ImpedanceFound(TypedDict):
 
 
 class MonitoringChanged(TypedDict):
-    """A derivation was excluded by a person, or included again."""
+    """A derivation became monitored, or not: why (the most blocking reason), and all reasons."""
 
     test: str
     derivation: str
     monitored: bool
     why: str
+    reasons: list[str]
 
 
 class Message(TypedDict):

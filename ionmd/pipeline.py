@@ -70,6 +70,8 @@ class Pipeline:
                 room.changes.report(state, report)
         room.deliveries.missing()
         room.end_pause()
+        room.validity.tick()
+        room.tell_monitoring()
         for step in self.after:
             step()
         room.stimulation.tick()

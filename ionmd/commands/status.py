@@ -23,7 +23,7 @@ def test_state(desk: Desk, state: TestState) -> results.TestState:
     alert = [d for d in derivations if d.role == "alert"]
     monitored = state.running and any(d.monitored for d in alert)
     why = "" if monitored else next((d.reason for d in alert if d.reason), "test not running")
-    last = room.monitoring.last_valid(state.id)
+    last = room.monitoring.last_valid(state.id, state.alert_labels)
     run, stimulus = state.run, state.definition.stimulus
     settings = None if stimulus is None else results.TestSettings(
         stimulus.output, stimulus.amplitude, stimulus.unit, stimulus.width_us, stimulus.polarity, stimulus.pulses,

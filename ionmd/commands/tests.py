@@ -6,7 +6,7 @@ import msgspec
 
 from ionmd.commands.base import Desk
 from ionmd.errors import INTERLOCK, LIMIT, Refused
-from ionmd.events import MonitoringChanged, TestChanged
+from ionmd.events import TestChanged
 from ionmd.model import Marker, Reading
 from ionmd.room.teststate import TestState, with_stimulus
 from ionmd.service.backend import Caller
@@ -194,7 +194,6 @@ def exclude(desk: Desk, p: DerivationChange, caller: Caller) -> object:
         state.run.excluded.add(p.derivation)
     why = f"excluded by {desk.person(caller, p.by)}: {p.reason}"
     room.monitoring.block(state.id, "excluded", why, room.now, p.derivation)
-    room.bus.emit("quality", MonitoringChanged(test=state.id, derivation=p.derivation, monitored=False, why=why))
     return {"id": f"{state.id}/{p.derivation}"}
 
 
@@ -204,7 +203,6 @@ def include(desk: Desk, p: DerivationChange, caller: Caller) -> object:
     if state.run is not None:
         state.run.excluded.discard(p.derivation)
     room.monitoring.unblock(state.id, "excluded", room.now, p.derivation)
-    room.bus.emit("quality", MonitoringChanged(test=state.id, derivation=p.derivation, monitored=True, why=p.reason))
     return {"id": f"{state.id}/{p.derivation}"}
 
 

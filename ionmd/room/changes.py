@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 CONTROL_SUBS = 3
 # Below this share a control is down rather than drifting, and explains no more than this much.
 LARGEST_DRIFT = 0.5
+# A sub-average whose values vary this many times more than a whole one is no evidence about a control.
+THIN = 1.5
 
 
 class Changes:
@@ -38,6 +40,7 @@ class Changes:
     def report(self, state: TestState, report: Report) -> None:
         """Publish one report: averages first, then readings with their comparison, then what they mean."""
         room = self._room
+        room.validity.report(state, report)
         compared: list[Reading] = []
         ratios = self._sub_ratios(state, report.sub) if report.sub is not None else {}
         for reading in report.readings:
@@ -46,8 +49,7 @@ class Changes:
             room.bus.emit("average", average, key=f"{average.test}/{average.kind}")
         for reading in compared:
             state.readings.append(reading)
-            if reading.status == "present" and reading.id not in state.rejected_readings:
-                room.monitoring.valid_reading(state.id, reading.derivation, reading.sample)
+            room.validity.reading(state, reading)
             room.bus.emit("reading", reading, key=f"{reading.test}/{reading.derivation}/{reading.kind}")
         for seen in report.sweeps:
             room.bus.show("sweep", seen, key=state.id)  # the record has the deliveries and the averages
@@ -114,6 +116,8 @@ class Changes:
             if reference is not None and sub.counts[d] > 0:
                 lo, hi = reference.window
                 ratio = found[label] = projection(sub.uv[d, lo:hi], reference.mean_uv[lo:hi])
+                if sub.thinness(d) > THIN:
+                    continue  # too few sweeps to speak for a control
                 state.recent_ratio.setdefault(label, deque(maxlen=CONTROL_SUBS)).append(ratio)
         return found
 
@@ -121,7 +125,7 @@ class Changes:
         self, state: TestState, sub: SubAverage, readings: dict[str, Reading], ratios: dict[str, float]
     ) -> None:
         base, rule, room = state.baseline, state.rule, self._room
-        if base is None or rule is None or state.watch is None:
+        if base is None or rule is None or state.watch is None or state.run is None:
             return
         expected, expected_se, drift = self._expected(state)
         judged: dict[str, Judged] = {}
@@ -131,9 +135,11 @@ class Changes:
                 continue
             if reading.vs is not None and reading.vs.refused:
                 continue
-            judged[label] = judge(
-                reading, reference.reading, rule, ratio, reference.sub_ratio_sd, expected, expected_se
-            )
+            # the baseline's spread is that of whole sub-averages; one of few accepted sweeps varies more
+            se = reference.sub_ratio_sd * sub.thinness(state.run.labels.index(label))
+            judged[label] = found = judge(reading, reference.reading, rule, ratio, se, expected, expected_se)
+            if found.judgeable:
+                room.monitoring.valid_reading(state.id, label, reading.sample)
         if not judged:
             return
         seen = Observation(sub.sample, sub.first_sample, judged, self.surroundings(state), drift)

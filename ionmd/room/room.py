@@ -16,7 +16,7 @@ from ionmd.alarm.monitored import Monitoring
 from ionmd.alarm.watch import ChangeWatch
 from ionmd.clock import SampleClock
 from ionmd.errors import INTERLOCK, NO_CASE, NO_DEVICE, Refused
-from ionmd.events import AlarmsPaused, PauseInfo
+from ionmd.events import AlarmsPaused, MonitoringChanged, PauseInfo
 from ionmd.model import DeviceStatus, Electrode, Source
 from ionmd.room.bus import Bus
 from ionmd.room.changes import Changes
@@ -26,6 +26,7 @@ from ionmd.room.stimulation import Stimulation
 from ionmd.room.technical import Technical
 from ionmd.room.teststate import TestState
 from ionmd.room.threshold import Search
+from ionmd.room.validity import Validity
 from ionmd.runner.make import make_run
 from ionmd.runner.plan import resolve
 from ionmd.stim.control import Control
@@ -85,6 +86,7 @@ class Room:
         self.deliveries = Deliveries(self)
         self.technical = Technical(self)
         self.stimulation = Stimulation(self)
+        self.validity = Validity(self)
 
     @property
     def quantum(self) -> int:
@@ -139,6 +141,7 @@ class Room:
     def close_case(self) -> None:
         for state in self.tests.values():
             self.stop_test(state)
+        self.tell_monitoring()
         self.case, self.template, self.tests = None, None, {}
         self.monitoring = Monitoring()
 
@@ -168,6 +171,8 @@ class Room:
                 self.monitoring.block(state.id, "electrode", missing[derivation.label], self.now, derivation.label)
             elif state.rule is not None and state.baseline is None:
                 self.monitoring.block(state.id, "no baseline", "no baseline yet", self.now, derivation.label)
+        if self.technical.cautery:
+            self.monitoring.block(state.id, "cautery", "cautery", self.now)
         for channel in channels:
             bad = [i for i in (channel.plus, channel.minus) if i in self.technical.faults]
             if bad:
@@ -208,6 +213,14 @@ class Room:
         if self.pause is not None and self.now >= self.pause.until:
             self.pause = None
             self.bus.emit("case", AlarmsPaused(pause=None), kind="pause")
+
+    def tell_monitoring(self) -> None:
+        """Publish which derivations became monitored, or not: why."""
+        for s in self.monitoring.drain(self.now, self.rate_hz or 1.0):
+            changed = MonitoringChanged(
+                test=s.test, derivation=s.derivation, monitored=s.monitored, why=s.why, reasons=s.reasons
+            )
+            self.bus.emit("quality", changed, key=f"{s.test}/{s.derivation}")
 
     def restart_averages(self, cause: str) -> None:
         """After a gap or a reconnect: nothing is averaged across it."""

@@ -6,6 +6,7 @@ came), `collect` (sweeps that are complete by now).  A runner never looks at wal
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
@@ -32,6 +33,11 @@ class SubAverage:
     uv: npt.NDArray[np.float64]  # [derivation, sample]
     counts: list[int]  # accepted sweeps of each derivation
     readings: list[Reading]  # of the recent average that ends here
+    wanted: int = 1  # sweeps of a whole sub-average
+
+    def thinness(self, derivation: int) -> float:
+        """How many times more than a whole sub-average this one varies: noise goes with 1 / sqrt(sweeps)."""
+        return math.sqrt(max(1.0, self.wanted / max(1, self.counts[derivation])))
 
 
 @dataclass
@@ -44,6 +50,7 @@ class Report:
     finished: AverageData | None = None
     sweeps: list[SweepSeen] = field(default_factory=list)  # each one that was cut, or was not delivered
     events: list[tuple[str, dict[str, object]]] = field(default_factory=list)  # topic, data
+    rejecting: dict[str, bool] = field(default_factory=dict)  # derivations whose sweeps are (no longer) all rejected
 
 
 @dataclass(frozen=True)

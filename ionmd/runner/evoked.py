@@ -45,7 +45,10 @@ class _Sub:
     first: int = 0
     last: int = 0
     tried: int = 0
+    accepted: list[tuple[int, int]] = field(default_factory=list)  # first and last sample of each derivation's sweeps
     rejected: Counter[str] = field(default_factory=Counter)
+    mean: npt.NDArray[np.float64] | None = None  # [derivation, sample], filtered, once the sub-average is sealed
+    halves: list[npt.NDArray[np.float64]] = field(default_factory=list)
 
 
 class EvokedRun(Run):
@@ -79,6 +82,8 @@ class EvokedRun(Run):
         self._current = self._open_sub()
         self._recent: deque[_Sub] = deque(maxlen=RECENT_SUBS)
         self._whole: list[_Sub] = []
+        self._unaccepted = [0] * self._d  # tries since the last accepted sweep of each derivation
+        self._flips: dict[str, bool] = {}
 
     # ------------------------------------------------------------ samples and deliveries in
 
@@ -131,6 +136,7 @@ class EvokedRun(Run):
             else:
                 reports.append(Report())
             reports[-1].sweeps.append(seen)
+            reports[-1].rejecting, self._flips = self._flips, {}
         return reports
 
     def finish(self) -> list[Report]:
@@ -161,6 +167,8 @@ class EvokedRun(Run):
         for d, label in enumerate(self.labels):
             if label in self.excluded:
                 accept[d] = 0
+            else:
+                self._tried(d, label, bool(accept[d]))
         if not accept.any():
             why = "amplitude" if plan.reject_uv is not None else "excluded"
             self._count(why)
@@ -170,6 +178,8 @@ class EvokedRun(Run):
         if int(sub.sums.count.sum()) == 0:
             sub.first = zero
         sub.sums.add(self._sweep[: plan.n], accept)
+        for d in np.flatnonzero(accept).tolist():
+            sub.accepted[d] = (sub.accepted[d][0] or zero, stop - 1)
         if pending.delivery.marks:
             sub.tally.add(pending.delivery, self._polarity)
         return self._seen(zero, [x for x, taken in zip(self.labels, accept, strict=True) if taken])
@@ -183,6 +193,18 @@ class EvokedRun(Run):
         if reason:
             seen["reason"] = reason
         return seen
+
+    def _tried(self, d: int, label: str, accepted: bool) -> None:
+        """Note when a whole sub-average's worth of sweeps was rejected, and when that ends."""
+        limit = self.definition.average.sub_sweeps
+        if accepted:
+            if self._unaccepted[d] >= limit:
+                self._flips[label] = False
+            self._unaccepted[d] = 0
+        else:
+            self._unaccepted[d] += 1
+            if self._unaccepted[d] == limit:
+                self._flips[label] = True
 
     def _reject(self, zero: int, accept: npt.NDArray[np.uint8], history: History) -> None:
         lo, hi = self.plan.reject
@@ -208,10 +230,12 @@ class EvokedRun(Run):
     # ------------------------------------------------------------ averages
 
     def _open_sub(self) -> _Sub:
-        return _Sub(SweepSum(self._d, self.plan.n))
+        return _Sub(SweepSum(self._d, self.plan.n), accepted=[(0, 0)] * self._d)
 
     def _seal(self) -> _Sub:
         sub = self._current
+        sub.mean = self._filtered(sub.sums.mean())
+        sub.halves = [self._filtered(h) for h in sub.sums.halves()]
         self._subs_done += 1
         self._whole.append(sub)
         self._recent.append(sub)
@@ -221,13 +245,14 @@ class EvokedRun(Run):
     def _close_sub(self) -> Report:
         sub = self._seal()
         report = Report()
-        alone = self._filtered(sub.sums.mean())
         recent = list(self._recent)
         average, readings, _ = self._measure(recent, "recent", f"{self.id}-r{self._subs_done}")
         report.averages.append(average)
         report.readings += readings
         counts = [int(c) for c in sub.sums.count.sum(axis=0)[: self._d]]
-        report.sub = SubAverage(sub.first, sub.last, alone, counts, readings)
+        report.sub = SubAverage(
+            sub.first, sub.last, _mean(sub), counts, readings, self.definition.average.sub_sweeps
+        )
         done = sum(int(s.sums.count.sum(axis=0)[: self._d].max(initial=0)) for s in self._whole)
         if done >= self.definition.average.sweeps:
             report = self._finish_average(report)
@@ -241,7 +266,7 @@ class EvokedRun(Run):
         report.readings += readings
         report.finished = AverageData(
             average.id, self.id, average.sample, list(self.labels), self.filter_id, average.stimulus, mean,
-            [self._filtered(s.sums.mean()) for s in subs], readings,
+            [_mean(s) for s in subs], readings,
             {label: self.window(label) for label in self.labels},
         )
         return report
@@ -271,13 +296,12 @@ class EvokedRun(Run):
     def _measure(
         self, subs: list[_Sub], kind: str, average_id: str
     ) -> tuple[AverageResult, list[Reading], npt.NDArray[np.float64]]:
-        halves_of = [[self._filtered(h) for h in s.sums.halves()] for s in subs]
         # the weight of a sub-average is the noise that the finished filter leaves, not the drift it removes
-        noise_power = np.array([((a - b) ** 2).mean(axis=1) / 4.0 for a, b in halves_of])
+        noise_power = np.array([((a - b) ** 2).mean(axis=1) / 4.0 for a, b in (s.halves for s in subs)])
         averaged: Averaged = combine([s.sums for s in subs], self.definition.average.weighted, noise_power)
         mean = self._filtered(averaged.mean)
         halves = [self._filtered(h) for h in averaged.halves]
-        parts = [self._filtered(s.sums.mean()) for s in subs]
+        parts = [_mean(s) for s in subs]
         tally, reasons = StimulusTally(), Counter[str]()
         for s in subs:
             tally.merge(s.tally)
@@ -289,6 +313,7 @@ class EvokedRun(Run):
         for d, channel in enumerate(self.channels):
             label = channel.derivation.label
             n = int(averaged.n[d])
+            went_in = [s.accepted[d] for s in subs if s.accepted[d][1]] or [(first, last)]
             tried = sum(s.tried for s in subs)
             noise = estimate(
                 mean[d], [h[d] for h in halves], [p[d] for p in parts],
@@ -297,7 +322,8 @@ class EvokedRun(Run):
             measured = measure_average(self.definition, label, mean[d], self.plan.t0_ms, self.plan.dt_ms, noise)
             readings.append(
                 Reading(
-                    self.id, label, channel.derivation.role, f"{average_id}/{label}", last, first, measured.status, n,
+                    self.id, label, channel.derivation.role, f"{average_id}/{label}", went_in[-1][1], went_in[0][0],
+                    measured.status, n,
                     tried - n, source, self.filter_id, stimulus, measured.markers, measured.measures,
                     measured.snr_db, measured.residual_noise_uv, measured.reproducibility, kind, average_id,
                     rejected_reasons=dict(reasons),
@@ -310,3 +336,9 @@ class EvokedRun(Run):
             dict(reasons),
         )
         return result, readings, mean
+
+
+def _mean(sub: _Sub) -> npt.NDArray[np.float64]:
+    if sub.mean is None:
+        raise ValueError("a sub-average is measured before it is sealed")
+    return sub.mean
