@@ -81,6 +81,12 @@ def test_events_that_are_recorded_carry_their_journal_line_and_the_commit_follow
     assert committed[-1] >= lines[-1]
 
 
+def test_metrics_count_the_lost_samples_and_the_readers(case):
+    first, last = case.data("metrics")[0], case.data("metrics")[-1]
+    assert (first["rate_hz"], last["lost_samples"], last["subscribers"]) == (10_000.0, 40, 1)
+    assert all(m["speed"] > 0.0 and m["rss_kib"] > 1000 for m in case.data("metrics"))
+
+
 def test_an_answer_with_a_wrong_a_missing_or_a_new_member_would_be_found(case):
     """The validator itself: what it lets pass must have been looked at."""
     root, schema = case.description, case.description["methods"]["status"]["result"]

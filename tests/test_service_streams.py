@@ -154,6 +154,21 @@ def test_the_end_of_a_layout_is_a_frame_and_then_the_end_of_the_connection(rig):
     assert stream.frame() is None
 
 
+def test_a_token_that_is_used_after_the_end_gets_the_end(rig):
+    asker = rig.raw()
+    token = asker.call("stream.open", kind="raw", channels=["C3", "C4"])["result"]["token"]
+    opened(rig)
+    rig.backend.sources[RAW].sink.end(7)
+    rig.sync()
+    late = rig.raw()
+    late.send(json.dumps({"stream": token}).encode() + b"\n")
+    late.line()
+    header, _ = late.frame()
+    assert (header["type"], header["cause"]) == (3, 7)
+    assert late.frame() is None
+    assert "token" in asker.call("stream.open", kind="raw", channels=["C3", "C4"])["result"]  # a new source
+
+
 def test_stopping_the_daemon_ends_streams_with_their_cause(tmp_path):
     with Rig(tmp_path) as rig:
         token = rig.raw().call("stream.open", kind="raw")["result"]["token"]
