@@ -68,7 +68,7 @@ class StimState(IntEnum):
     TRIPPED = 4
 
 
-class Mark(msgspec.Struct, frozen=True):
+class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
     """One edge or pulse with the sample at which it happened.
 
     `delivered` and `set` are in the output's unit (mA or V); `value` is ohm for IMPEDANCE, the level for

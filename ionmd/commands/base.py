@@ -19,12 +19,16 @@ from ionmd.service.backend import Caller
 class CaseStore(Protocol):
     """The case part of the recorder that requests need."""
 
-    def open_case(self, case_id: str, header: dict[str, Any], resume: bool) -> int:
+    def open_case(self, case_id: str, header: dict[str, Any], resume: object | None) -> int:
         """Start (or resume) the record; the first case sample of the next block."""
 
     def close_case(self, state: str) -> None: ...
 
-    def list_cases(self) -> list[dict[str, Any]]: ...
+    def prepare_resume(self, case_id: str, done: Callable[[object, IonmdError | None], None]) -> None:
+        """Repair and read a case on another thread; `done` gets what open_case takes as `resume`, on any thread."""
+
+    def list_cases(self, done: Callable[[list[dict[str, Any]], IonmdError | None], None]) -> None:
+        """Read on another thread; `done` is called on any thread."""
 
     def path(self, case_id: str) -> str: ...
 

@@ -8,6 +8,7 @@ from ionmd.commands.base import Desk, Later
 from ionmd.drivers.base import ArmToken
 from ionmd.errors import INTERLOCK, LIMIT, IonmdError, Refused
 from ionmd.events import DeliveryArmed, LeaseGiven
+from ionmd.room.outside import happened
 from ionmd.room.stimulation import MANUAL_SLOT, ManualArm
 from ionmd.service.backend import Caller
 from ionmd.service.schema import (
@@ -115,8 +116,7 @@ def confirm(desk: Desk, p: StimConfirm, caller: Caller) -> object:
     armed_value = abs(armed.sequence.pulses[0].amplitude)
     value = v_to_mv(p.amplitude) if armed.sequence.volts else ma_to_ua(p.amplitude)
     if value != armed_value:
-        room.stimulation.manual = None
-        room.control.off()
+        happened(room, "disarmed")
         raise Refused(
             f"{p.amplitude:g} was repeated, {armed_value / 1000:g} is armed: the token is destroyed, arm again",
             INTERLOCK,

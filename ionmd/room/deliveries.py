@@ -37,24 +37,25 @@ REASONS = {
 class Deliveries:
     """The ledger and its consequences."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, earlier: Deliveries | None = None) -> None:
+        """`earlier`: those of the case before; what is still on its way, the nonces and a latch are the device's."""
         self._room = room
-        self.ledger = Ledger()
+        self.ledger: Ledger = earlier.ledger if earlier is not None else Ledger()
         self.artefacts: deque[Span] = deque(maxlen=256)
-        self._nonce = 0
+        self.nonce: int = earlier.nonce if earlier is not None else 0
         self._failed: dict[int, int] = {}  # output -> failed in a row
         self._last: dict[int, Delivery] = {}  # output -> newest verified delivery
         self.pulses = 0
-        self.latched = ""
+        self.latched: str = earlier.latched if earlier is not None else ""
 
     def next_nonce(self) -> int:
-        self._nonce += 1
-        return self._nonce
+        self.nonce += 1
+        return self.nonce
 
     def begin_nonces(self, unix_s: float) -> None:
         """Nonces must grow for as long as the device has power, also across our own restarts: the start follows the
         calendar (16 a second since 2025; a cart never fires that often for long)."""
-        self._nonce = max(self._nonce, int(max(0.0, unix_s - 1_735_689_600) * 16) & 0x7FFFFFFF)
+        self.nonce = max(self.nonce, int(max(0.0, unix_s - 1_735_689_600) * 16) & 0x7FFFFFFF)
 
     def ask(self, state: TestState | None, slot: int, at_sample: int, delivery: Delivery) -> None:
         """Queue one fire; `at_sample` in case samples, at least a horizon ahead."""

@@ -29,6 +29,7 @@ from ionmd.room.threshold import Search
 from ionmd.room.validity import Validity
 from ionmd.runner.make import make_run
 from ionmd.runner.plan import resolve
+from ionmd.runner.stream import design
 from ionmd.stim.control import Control
 from ionmd.testdef import Template, TestDefinition
 
@@ -129,6 +130,10 @@ class Room:
         self.people.new_case()
         self.book = AlarmBook()
         self.monitoring = Monitoring()
+        self.deliveries = Deliveries(self, self.deliveries)
+        self.technical = Technical(self, self.technical)
+        self.stimulation = Stimulation(self, self.stimulation)
+        self.pause = self.search = None
         outputs = {o.name: o for o in template.output}
         self.tests = {}
         for slot, name in enumerate(template.tests):
@@ -136,6 +141,7 @@ class Room:
             output = outputs.get(definition.stimulus.output) if definition.stimulus is not None else None
             rule = template.alarm.get(name, definition.alarm)
             self.tests[name] = TestState(definition, rule, output, min(slot, 6))
+        self.technical.tell_known_faults()
         return self.case
 
     def close_case(self) -> None:
@@ -159,6 +165,7 @@ class Room:
             state.definition, channels, self.rate_hz, self.source, self.stride, state.own_rate_hz, self.mains_hz
         )
         state.run.excluded = set(state.excluded)
+        self._journal_filter(state.definition, getattr(state.run, "filter_id", ""))
         state.running = True
         state.suspended = ""
         state.recent_ratio.clear()
@@ -178,6 +185,15 @@ class Room:
             if bad:
                 text = f"electrode {self.technical.label(bad[0])}: {self.technical.faults[bad[0]]}"
                 self.monitoring.block(state.id, "electrode", text, self.now, channel.derivation.label)
+
+    def _journal_filter(self, definition: TestDefinition, filter_id: str) -> None:
+        """Second-order sections in force: of finished sweeps and averages, and of the streams that run along."""
+        finished, causal = (
+            design(spec, self.rate_hz).tolist() for spec in (definition.filter, definition.causal or definition.filter)
+        )
+        self.bus.journal("filter", {
+            "test": definition.test.id, "filter_id": filter_id, "sos": finished, "causal_sos": causal,
+        })
 
     def stop_test(self, state: TestState) -> None:
         if not state.running:

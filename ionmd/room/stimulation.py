@@ -17,6 +17,7 @@ from ionmd.errors import INTERLOCK, NO_DEVICE, IonmdError, Refused
 from ionmd.events import StimOff, StimStateChanged
 from ionmd.model import Mark, StimState
 from ionmd.room.deliveries import REASONS
+from ionmd.room.outside import happened
 from ionmd.room.teststate import TestState
 from ionmd.stim.control import Trouble
 from ionmd.stim.delivery import ALTERNATION, Delivery, build
@@ -55,15 +56,17 @@ class ManualArm:
 class Stimulation:
     """Lease, schedule, manual tokens, heartbeat."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, earlier: Stimulation | None = None) -> None:
+        """`earlier`: of the case before; the lease is a person's, trip and heartbeat are the device's."""
         self._room = room
-        self.lease = Lease()
+        self.lease: Lease = earlier.lease if earlier is not None else Lease()
         self.schedule = Schedule()
         self.manual: ManualArm | None = None
         self.paused: dict[str, int] = {}  # cause -> deliveries skipped
-        self.tripped = 0  # the firmware's reason code while it is latched
-        self._beat = 0
-        self._next_beat = 0
+        # the firmware's reason code while it is latched
+        self.tripped: int = earlier.tripped if earlier is not None else 0
+        self._beat: int = earlier._beat if earlier is not None else 0
+        self._next_beat: int = earlier._next_beat if earlier is not None else 0
 
     # ------------------------------------------------------------ lease
 
@@ -144,9 +147,9 @@ class Stimulation:
     # ------------------------------------------------------------ every quantum
 
     def watch_lease(self) -> None:
-        """A silent holder loses the lease; monotonic time, because a person is waiting, not a sample."""
+        """Between blocks: a silent holder loses the lease; monotonic, because a person is waiting, not a sample."""
         if self.lease.expired(time.monotonic()):
-            self.lost("the holder of the lease is silent")
+            happened(self._room, "lease_lost", reason="the holder of the lease is silent")
 
     def on_trouble(self, trouble: Trouble) -> None:
         """A request to the device failed (control thread's word)."""
@@ -160,9 +163,8 @@ class Stimulation:
             )
 
     def tick(self) -> None:
-        """Hand out what is due within the horizon; watch the lease; beat."""
+        """Hand out what is due within the horizon; beat."""
         room = self._room
-        self.watch_lease()
         horizon = room.now + ms_to_samples(HORIZON_MS, room.rate_hz) + room.quantum
         for at_sample, test in self.schedule.due(horizon):
             state = room.tests.get(test)

@@ -40,19 +40,22 @@ _OPEN = float("inf")
 class Technical:
     """Equipment conditions of the room."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, earlier: Technical | None = None) -> None:
+        """`earlier`: of the case before; lines and impedances are the device's, faults are looked for afresh."""
         self._room = room
         self.spoiled: deque[Span] = deque(maxlen=64)
-        self.aux: dict[int, bool] = {}
+        self.aux: dict[int, bool] = dict(earlier.aux) if earlier is not None else {}
         self.faults: dict[int, str] = {}  # input -> what is wrong with it
-        self.impedance_kohm: dict[int, float] = {}
-        self.cautery_since: int | None = None
+        self.impedance_kohm: dict[int, float] = dict(earlier.impedance_kohm) if earlier is not None else {}
+        self.cautery_since: int | None = earlier.cautery_since if earlier is not None else None
         self.cautery_samples = 0
         self._lo: npt.NDArray[np.float32] | None = None  # extremes of each input since `_from`
         self._hi: npt.NDArray[np.float32] | None = None
         self._from = 0
         self._clipped_since: dict[int, int] = {}
-        self._wanted: tuple[set[int], Callable[[object], None], tuple[int, ...]] | None = None
+        self._wanted: tuple[set[int], Callable[[object], None], tuple[int, ...]] | None = (
+            earlier._wanted if earlier is not None else None
+        )
 
     # ------------------------------------------------------------ alarms
 
@@ -127,6 +130,12 @@ class Technical:
             self._fault(mark.output, f"impedance {kohm:.0f} kohm")
         elif self.faults.get(mark.output, "").startswith("impedance"):
             self._mended(mark.output)
+
+    def tell_known_faults(self) -> None:
+        """A case opens: an electrode that was found bad before it is bad in it."""
+        for i, kohm in sorted(self.impedance_kohm.items()):
+            if not (kohm <= LOST_KOHM):
+                self._fault(i, f"impedance {kohm:.0f} kohm")
 
     def spans(self) -> list[Span]:
         """Gaps and cautery so far, a running one open-ended."""

@@ -46,11 +46,12 @@ class CaseOpened(TypedDict):
 
 class CaseListed(msgspec.Struct, frozen=True, omit_defaults=True):
     case_id: str
-    state: str  # open, closed, unfinished
+    state: str  # open, closed, interrupted, damaged, unreadable
     opened_utc: str = ""
     closed_utc: str = ""
     template: str = ""
     source: str = ""
+    problem: str = ""  # why it is unreadable
 
 
 class CaseList(msgspec.Struct, frozen=True):
