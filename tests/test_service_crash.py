@@ -10,7 +10,8 @@ def test_a_request_that_crashes_is_answered_and_the_next_one_works(tmp_path):
         wire = rig.raw()
         with mock.patch.dict("ionmd.commands.table.HANDLERS", {"alarm.list": lambda *_: 1 // 0}):
             error = wire.call("alarm.list")["error"]
-        assert error == {"code": -32603, "message": "the daemon failed on this request; its log has the reason"}
+        assert error["code"] == -32603
+        assert "alarm.list failed inside the daemon" in error["message"]
         assert wire.call("alarm.list")["result"] == {"alarms": []}
         rig.seconds(0.1)
 

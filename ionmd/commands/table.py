@@ -85,9 +85,9 @@ def execute(desk: Desk, call: Call, reply: Reply) -> None:
     except ValueError as error:
         reply(None, Refused(f"{call.method}: {error}", INTERLOCK))
         return
-    except Exception as error:  # our mistake: who asked must not wait for ever
+    except Exception as error:  # a fault of ours must not leave somebody waiting for an answer
         log.exception("request_crashed", method=call.method)
-        reply(None, error)
+        reply(None, IonmdError(f"{call.method} failed inside the daemon ({type(error).__name__}); see its log"))
         return
     if not changes:
         if isinstance(answer, Later):

@@ -19,6 +19,7 @@ from ionmd.errors import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
     INVALID_REQUEST,
+    LIMIT,
     METHOD_NOT_FOUND,
     NO_DEVICE,
     PARSE_ERROR,
@@ -211,10 +212,11 @@ def error_of(exception: BaseException, id: RequestId) -> RpcError:
         return RpcError(exception.code, str(exception), id, exception.data)
     if isinstance(exception, ConfigError):
         return RpcError(INVALID_PARAMS, str(exception), id)
-    if isinstance(exception, DeviceRefused):
-        return RpcError(INTERLOCK, str(exception), id)
     if isinstance(exception, DeviceGone):
         return RpcError(NO_DEVICE, str(exception), id)
+    if isinstance(exception, DeviceRefused):
+        code = LIMIT if exception.reason in ("LIMIT", "RANGE") else INTERLOCK
+        return RpcError(code, str(exception), id, {"reason": exception.reason})
     if isinstance(exception, IonmdError):
         return RpcError(INTERNAL_ERROR, str(exception), id)
     return RpcError(INTERNAL_ERROR, "the daemon failed on this request; its log has the reason", id)
