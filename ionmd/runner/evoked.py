@@ -74,8 +74,6 @@ class EvokedRun(Run):
             self._causal = CausalStream(channels, stride_in, definition.causal or definition.filter, rate_hz, keep_s)
         self._inputs = np.zeros((self.plan.n + 1, stride_in), np.float32)
         self._sweep = np.zeros((self.plan.n + 1, self._stride), np.float32)
-        reject_n = max(1, self.plan.reject[1] - self.plan.reject[0])
-        self._reject_rows = np.zeros((reject_n + 1, self._stride), np.float32)
         self._pending: deque[Pending] = deque()
         self._averages = 0
         self._subs_done = 0
@@ -208,16 +206,15 @@ class EvokedRun(Run):
 
     def _reject(self, zero: int, accept: npt.NDArray[np.uint8], history: History) -> None:
         lo, hi = self.plan.reject
+        limit = self.plan.reject_uv or 0.0
         if self._causal is not None:
             self._causal.follow(history, zero + hi)
-            if not self._causal.history.covers(zero + lo, hi - lo):
+            if self._causal.history.covers(zero + lo, hi - lo):
+                self._causal.history.within(zero + lo, hi - lo, limit, accept)
+            else:
                 accept[:] = 0
-                return
-            self._causal.history.view(zero + lo, hi - lo, self._reject_rows)
-            low, high = sweep_extremes(self._reject_rows, 0, hi - lo)
-        else:
-            low, high = sweep_extremes(self._sweep, lo - self.plan.start, hi - self.plan.start)
-        limit = self.plan.reject_uv or 0.0
+            return
+        low, high = sweep_extremes(self._sweep, lo - self.plan.start, hi - self.plan.start)
         for d in range(self._d):
             # written so that nan is refused
             if not (-limit <= low[d] and high[d] <= limit):
@@ -230,7 +227,7 @@ class EvokedRun(Run):
     # ------------------------------------------------------------ averages
 
     def _open_sub(self) -> _Sub:
-        return _Sub(SweepSum(self._d, self.plan.n), accepted=[(0, 0)] * self._d)
+        return _Sub(SweepSum(self._d, self.plan.n, squares=False), accepted=[(0, 0)] * self._d)
 
     def _seal(self) -> _Sub:
         sub = self._current
