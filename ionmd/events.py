@@ -330,6 +330,9 @@ class MonitoringChanged(TypedDict):
 
 
 class Message(TypedDict):
+    """`to` is as the sender wrote it; everybody hears it."""
+
+    id: str
     text: str
     to: str
     person: str

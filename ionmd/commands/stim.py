@@ -47,7 +47,7 @@ def release(desk: Desk, p: StimRelease, caller: Caller) -> object:
     room = desk.room
     room.stimulation.lease.present(p.lease, caller.uid)
     room.stimulation.lost("the lease was released")
-    return {"id": p.lease}
+    return {}
 
 
 def arm(desk: Desk, p: StimArm, caller: Caller) -> object:
@@ -120,7 +120,7 @@ def confirm(desk: Desk, p: StimConfirm, caller: Caller) -> object:
             INTERLOCK,
         )
     armed.confirm = ""
-    return {"id": p.token}
+    return {"id": armed.output.name}
 
 
 def fire(desk: Desk, p: StimFire, caller: Caller) -> object:

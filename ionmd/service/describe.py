@@ -59,6 +59,9 @@ def describe() -> dict[str, object]:
     types += [kind for topic in TOPICS for kind in TOPIC_DATA[topic]]
     types += [Hello, Event, Goodbye, ErrorBody, results.ResumeLost, StreamLayout]
     schemas, definitions = msgspec.json.schema_components(types, ref_template="#/$defs/{name}")
+    for definition in definitions.values():  # docstrings as one line
+        if "description" in definition:
+            definition["description"] = " ".join(definition["description"].split())
     pages = iter(schemas)
     params = {name: next(pages) for name in methods}
     outcome = {name: next(pages) for name in methods}
