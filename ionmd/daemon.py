@@ -196,8 +196,8 @@ class Daemon:
             if done is not None:
                 done(result, error)
 
-        if lease == "script":  # the agenda cannot know the id; the holder is the script itself
-            self.engine.request(_WithLease(call, self.room), report)  # type: ignore[arg-type]
+        if "script" in (lease, getattr(params, "token", None)):  # the agenda cannot know what the script holds by then
+            self.engine.request(_Scripted(call, self.room), report)  # type: ignore[arg-type]
         else:
             self.engine.request(call, report)
 
@@ -274,8 +274,8 @@ class Daemon:
         self.engine.post(note)
 
 
-class _WithLease:
-    """A scripted call whose lease is whatever the script holds when its sample comes."""
+class _Scripted:
+    """A scripted call whose lease or arm token is whatever the script holds when its sample comes."""
 
     def __init__(self, call: Call, room: Room) -> None:
         self._call, self._room = call, room
@@ -283,8 +283,10 @@ class _WithLease:
 
     @property
     def params(self) -> Any:
-        lease = self._room.stimulation.lease.id or None
-        return msgspec.structs.replace(self._call.params, lease=lease)
+        params, stimulation = self._call.params, self._room.stimulation
+        if getattr(params, "token", None) == "script":
+            return msgspec.structs.replace(params, token=stimulation.manual.token if stimulation.manual else "none")
+        return msgspec.structs.replace(params, lease=stimulation.lease.id or None)
 
 
 def run(

@@ -55,15 +55,17 @@ class Pipeline:
         for sink in self._sinks:
             sink(block)
         self._marks(block.marks)
-        artefacts = [s for s in room.deliveries.artefacts if s.stop > block.first]
         spoiled = room.technical.spans()
+        held = [s for s in room.deliveries.artefacts if max(s.stop, s.answered) > block.first]
+        held += [s for s in spoiled if s.cause == "cautery" and s.stop > block.first]
+        held.sort(key=lambda s: s.start)
         room.technical.on_block(block)
         room.now = room.bus.sample = block.first + block.n
         for state in room.tests.values():
             run = state.run
             if run is None or not state.running:
                 continue
-            for report in run.feed(block, artefacts):
+            for report in run.feed(block, held):
                 room.changes.report(state, report)
             for report in run.collect(history, room.now, spoiled):
                 room.changes.report(state, report)

@@ -7,7 +7,7 @@ import time
 from ionmd.commands.base import Desk, Later
 from ionmd.drivers.base import ArmToken
 from ionmd.errors import INTERLOCK, LIMIT, IonmdError, Refused
-from ionmd.room.stimulation import MANUAL_SLOT, ManualArm
+from ionmd.room.stimulation import MANUAL_SLOT, ManualArm, unlike
 from ionmd.service.backend import Caller
 from ionmd.service.schema import (
     ImpedanceMeasure,
@@ -68,7 +68,8 @@ def arm(desk: Desk, p: StimArm, caller: Caller) -> object:
         pulses=p.count, interval_ms=p.interval_ms or 0.0,
     )
     limits = BY_NAME[output.kind]
-    sequence = build(stimulus, output.jack, amplitude)
+    running = room.stimulation.test_of(output)
+    sequence = build(stimulus, output.jack, amplitude, running.definition.trigger.zero if running else "first pulse")
     check_sequence(sequence, limits, room.stimulation.ceiling(output))
     if p.rate_hz is not None and not (0.0 < p.rate_hz * p.count * 60.0 <= limits.pulses_per_min):
         raise Refused(
@@ -79,6 +80,9 @@ def arm(desk: Desk, p: StimArm, caller: Caller) -> object:
     confirm = needs_confirmation(value, limits, room.deliveries.last_delivered(output.jack))
     person, later, token = desk.person(caller, p.by), Later(), room.stimulation.new_token()
     room.stimulation.manual = None
+    warnings = [confirm] if confirm else []
+    if running is not None and (differs := unlike(sequence, room.stimulation.sequence(running))):
+        warnings.append(f"not a sweep of {running.id}: {'; '.join(differs)}")
 
     def on_device(_: ArmToken | None, error: IonmdError | None) -> None:
         def finish() -> None:
@@ -97,7 +101,7 @@ def arm(desk: Desk, p: StimArm, caller: Caller) -> object:
             }
             later.answer({
                 "token": token, "expires_sample": expires, "echo": echo, "confirm": bool(confirm),
-                "warnings": [confirm] if confirm else [],
+                "warnings": warnings,
             })
 
         desk.post(finish)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ionmd.alarm.baseline import stimulus_changed, stimulus_differs
-from ionmd.alarm.cause import Surroundings
-from ionmd.alarm.criteria import Judged, compare, judge
+from ionmd.alarm.baseline import Reference, stimulus_changed, stimulus_differs
+from ionmd.alarm.cause import DOWN, Surroundings
+from ionmd.alarm.criteria import Judged, compare, judge, judge_sweep, measure_value
 from ionmd.alarm.shape import projection
 from ionmd.alarm.watch import Observation
 from ionmd.model import Alarm, Comparison, Reading
@@ -38,26 +38,36 @@ class Changes:
         """Publish one report: averages first, then readings with their comparison, then what they mean."""
         room = self._room
         compared: list[Reading] = []
-        ratios = self._sub_ratios(state, report.sub) if report.sub is not None else {}
+        ratios = self._ratios(state, report.sub) if report.sub is not None else {}
         for reading in report.readings:
             compared.append(self.annotate(state, reading, ratios.get(reading.derivation)))
         for average in report.averages:
             room.bus.emit("average", average, key=f"{average.test}/{average.kind}")
         for reading in compared:
             state.readings.append(reading)
-            if reading.status == "present" and reading.id not in state.rejected_readings:
+            if self._valid(reading) and reading.id not in state.rejected_readings:
                 room.monitoring.valid_reading(state.id, reading.derivation, reading.sample)
             room.bus.emit("reading", reading, key=f"{reading.test}/{reading.derivation}/{reading.kind}")
         for topic, data in report.events:
             room.bus.emit(topic, data)
+        for label in report.valid:
+            room.monitoring.valid_reading(state.id, label, room.now)
         if report.finished is not None:
             state.averages.append(report.finished)
             state.finished += 1
         search = room.search
-        if search is not None and search.state is state and any(r.kind == "sweep" for r in compared):
-            search.sweep(compared)
+        if search is not None and search.state is state:
+            if any(r.kind == "sweep" for r in compared):
+                search.sweep(compared)
+            elif report.rejected:
+                search.unanswered(report.rejected)
         if report.sub is not None:
             self._judge(state, report.sub, {r.derivation: r for r in compared}, ratios)
+
+    @staticmethod
+    def _valid(reading: Reading) -> bool:
+        """A response that is there; of a single sweep also one that is not: its stimulus was delivered."""
+        return reading.status == "present" or (reading.kind == "sweep" and reading.status == "absent")
 
     def annotate(self, state: TestState, reading: Reading, sub_ratio: float | None = None) -> Reading:
         """The reading with its comparison, manual markers and surgical step."""
@@ -100,8 +110,9 @@ class Changes:
             first_baseline=state.first_baseline, first_amplitude_ratio=first_ratio, flags=flags,
         )
 
-    def _sub_ratios(self, state: TestState, sub: SubAverage) -> dict[str, float]:
-        """Each derivation's share of its baseline waveform in the newest sub-average."""
+    def _ratios(self, state: TestState, sub: SubAverage) -> dict[str, float]:
+        """Each derivation's share of its baseline in the newest sub-average: of the waveform, or of the size of a
+        muscle response."""
         base = state.baseline
         if base is None or state.run is None:
             return {}
@@ -110,7 +121,9 @@ class Changes:
             reference = base.references.get(label)
             if reference is not None and sub.counts[d] > 0:
                 lo, hi = reference.window
-                ratio = found[label] = projection(sub.uv[d, lo:hi], reference.mean_uv[lo:hi])
+                size = self._size_ratio(sub, label, reference, state)
+                ratio = projection(sub.uv[d, lo:hi], reference.mean_uv[lo:hi]) if size is None else size
+                found[label] = ratio
                 state.recent_ratio.setdefault(label, deque(maxlen=CONTROL_SUBS)).append(ratio)
         return found
 
@@ -121,6 +134,7 @@ class Changes:
         if base is None or rule is None or state.watch is None:
             return
         expected, expected_se, drift = self._expected(state)
+        single = state.watch.separate
         judged: dict[str, Judged] = {}
         for label, ratio in ratios.items():
             reference, reading = base.references[label], readings.get(label)
@@ -128,14 +142,19 @@ class Changes:
                 continue
             if reading.vs is not None and reading.vs.refused:
                 continue
+            if single:
+                judged[label] = judge_sweep(reading, reference.reading, rule, ratio, expected)
+                continue
             judged[label] = judge(
                 reading, reference.reading, rule, ratio, reference.sub_ratio_sd, expected, expected_se
             )
         if not judged:
             return
-        seen = Observation(sub.sample, sub.first_sample, judged, self.surroundings(state), drift)
+        seen = Observation(sub.sample, sub.first_sample, judged, self.surroundings(state, judged), drift)
         for alarm in state.watch.observe(seen, room.book):
             self.tell(alarm)
+            if single and alarm.state == "possible":  # the room repeats at once; nobody waits for the next interval
+                room.bus.emit("stim", {"state": "repeat wanted", "test": state.id, "alarm": alarm.id})
 
     def tell(self, alarm: Alarm) -> None:
         """Publish an alarm; a confirmed change opens its episode."""
@@ -145,17 +164,36 @@ class Changes:
         if opened and not any(e.alarm == alarm.id for e in room.people.episodes.values()):
             room.bus.emit("case", {"episode": room.people.open_episode(alarm.id, alarm.sample)}, kind="episode")
 
-    def surroundings(self, state: TestState) -> Surroundings:
-        """What the cause is judged by: delivery, electrodes, controls."""
+    def surroundings(self, state: TestState, judged: dict[str, Judged]) -> Surroundings:
+        """What the cause of the derivations that crossed is judged by: delivery, electrodes, controls."""
         room = self._room
         delivered, text = room.deliveries.verdict(state.id)
-        around = Surroundings(delivered, text, room.technical.electrode_faults(state))
+        crossed = [label for label, j in judged.items() if j.crossed]
+        around = Surroundings(delivered, text, room.technical.electrode_faults(state, crossed))
         for role, crosses, name, ratio in self._controls(state):
             if role == "peripheral control":
                 around.peripheral[name] = ratio
+            elif crosses:
+                around.crossing[name] = ratio
+            elif state.watch is not None and state.watch.separate and ratio is not None and ratio >= DOWN:
+                # a train of four answers for the relaxant alone: steady, it does not part the cord from anaesthesia
+                around.notes.append(f"control {name}: {100 * ratio:.0f} % of baseline, no relaxant")
             else:
-                (around.crossing if crosses else around.outside)[name] = ratio
+                around.outside[name] = ratio
+        if state.watch is not None and state.watch.separate:  # the other muscles of the train are its controls
+            others = [label for label in judged if label not in crossed] or crossed
+            around.crossing |= {f"{state.id}/{label}": judged[label].ratio for label in others}
         return around
+
+    @staticmethod
+    def _size_ratio(sub: SubAverage, label: str, reference: Reference, state: TestState) -> float | None:
+        """Share of the baseline's size in a single sweep, 0 when its response is absent; None for averages."""
+        reading = next((r for r in sub.readings if r.derivation == label), None)
+        if reading is None or reading.kind != "sweep":
+            return None
+        measure = state.rule.measure if state.rule is not None else ""
+        now, then = measure_value(reading, measure), measure_value(reference.reading, measure)
+        return 0.0 if reading.status == "absent" or now is None or not then else now / then
 
     def _controls(self, state: TestState) -> list[tuple[str, bool, str, float | None]]:
         """(role, crosses the level at risk, name, share of its baseline) of each control the template gives a test.

@@ -7,7 +7,7 @@ Cautery and overload only *pause* averaging and stimulation; they resume by them
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -215,13 +215,13 @@ class Technical:
         channel = next(c for c in state.run.channels if c.derivation.label == derivation)  # type: ignore[union-attr]
         return channel.plus, channel.minus
 
-    def electrode_faults(self, state: TestState) -> list[str]:
-        """Sentences about the electrodes of a test's alert derivations."""
+    def electrode_faults(self, state: TestState, derivations: Container[str]) -> list[str]:
+        """Sentences about the electrodes of these derivations: a lost one explains its own, never the others."""
         if state.run is None:
             return []
         found = []
         for c in state.run.channels:
             for i in (c.plus, c.minus):
-                if i in self.faults and c.derivation.role == "alert":
+                if i in self.faults and c.derivation.label in derivations:
                     found.append(f"electrode {self.label(i)}: {self.faults[i]}")
         return sorted(set(found))

@@ -42,15 +42,19 @@ class Report:
     sub: SubAverage | None = None
     finished: AverageData | None = None
     events: list[tuple[str, dict[str, object]]] = field(default_factory=list)  # topic, data
+    valid: list[str] = field(default_factory=list)  # derivations that were watched until now without a reading of it
+    rejected: str = ""  # why a single sweep that was asked for gave no reading
 
 
 @dataclass(frozen=True)
 class Span:
-    """Samples [start, stop) that are no signal: stimulus artefact, cautery, a gap."""
+    """Samples [start, stop) that are no signal: stimulus artefact, cautery, a gap.  `answered`: until then muscles may
+    answer the stimulus, which is no spontaneous activity."""
 
     start: int
     stop: int
     cause: str
+    answered: int = 0
 
 
 @dataclass
@@ -79,7 +83,7 @@ class Run(ABC):
         return self.definition.test.id
 
     def feed(self, block: Block, artefacts: list[Span]) -> list[Report]:
-        """Continuous samples; `artefacts` are the stimulus windows that overlap this block."""
+        """Continuous samples; `artefacts` are the stimulus windows and cautery near this block, by start."""
         return []
 
     def expect(self, delivery: Delivery, zero: int) -> list[Report]:

@@ -314,17 +314,33 @@ class CaseEvent(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class EmgChannel(msgspec.Struct, frozen=True, omit_defaults=True):
     derivation: str
-    rms_uv: float
+    rms_uv: float | None  # None while muted
+    peak_uv: float | None = None
     bursts: int = 0
     state: str = "quiet"  # quiet, burst, train, muted
     outliers: int = 0
 
 
+class EmgBurst(msgspec.Struct, frozen=True, omit_defaults=True):
+    derivation: str
+    start_sample: int
+    stop_sample: int | None  # None: it lasts
+    peak_uv: float
+    rms_uv: float
+
+
 class EmgEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Once a second `window_ms`, `held_ms` (stimuli of other tests) and `channels`; or a `burst` that began or ended;
+    or a change of `muted` with its `cause`."""
+
     test: str
-    window_ms: float
-    channels: list[EmgChannel]
+    sample: int | None = None
+    window_ms: float | None = None
+    held_ms: float = 0.0
+    channels: list[EmgChannel] = []
     muted: bool = False
+    cause: str = ""
+    burst: EmgBurst | None = None
 
 
 class EegChannel(msgspec.Struct, frozen=True, omit_defaults=True):
