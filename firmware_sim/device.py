@@ -402,4 +402,4 @@ class SimDevice:
         fw = self.firmware
         return {"serial": fw.serial, "plugged": self.plugged, "streaming": fw.streaming, "sample": fw.sample,
                 "patient_sample": fw.sample + self._origin, "processed": fw.heartbeat_processed,
-                "slipped_s": round(self._clock.slipped_s, 3)}  # fmt: skip
+                "slipped_s": round(self._clock.slipped_s, 3), "clock": self._clock.state()}  # fmt: skip

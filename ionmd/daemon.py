@@ -34,7 +34,7 @@ from ionmd.pipeline import Pipeline
 from ionmd.room.bus import Bus
 from ionmd.room.room import Room
 from ionmd.service import notify
-from ionmd.service.backend import Call, Caller, StreamSource, StreamSpec
+from ionmd.service.backend import Call, Caller, Limits, StreamSource, StreamSpec
 from ionmd.service.bind import bind
 from ionmd.service.schema import METHODS
 from ionmd.service.server import Server
@@ -137,6 +137,7 @@ class Daemon:
         on_event: Callable[[str, object, int, int | None], None] | None = None,
         templates: dict[str, Template] | None = None,
     ) -> None:
+        self.config = config
         self.boot_id = uuid.uuid4().hex
         self._on_event = on_event
         self.recorder = Recorder(
@@ -162,7 +163,7 @@ class Daemon:
             self._device, None, (lambda: None) if speed is not None else self._let_disk_keep_up,
         )
         self.server = Server(self, version=__version__, boot_id=self.boot_id, source="device",
-                             on_denied=self._denied)
+                             limits=Limits(connections=config.service.max_clients), on_denied=self._denied)
         for step in agenda or []:
             self.script(step)
 
@@ -310,7 +311,7 @@ async def _serve(daemon: Daemon, socket_paths: list[Path]) -> int:
     stopping = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopping.set)
-    bound = bind(socket_paths)
+    bound = bind(socket_paths, int(daemon.config.service.socket_mode, 8))
     try:
         daemon.start()
     except IonmdError:

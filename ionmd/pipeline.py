@@ -49,23 +49,22 @@ class Pipeline:
         room, history = self.room, self.history
         if history is None:
             raise ValueError("Pipeline.begin comes before the first block")
-        if block.gap & (Gap.LOST | Gap.SESSION) and block.lost:
+        if block.lost:
             self._gap(block)
         history.push(block.first, block.uv, block.n)
         for sink in self._sinks:
             sink(block)
         self._marks(block.marks)
+        artefacts = room.deliveries.artefacts_from(block.first)
         spoiled = room.technical.spans()
-        held = [s for s in room.deliveries.artefacts if max(s.stop, s.answered) > block.first]
-        held += [s for s in spoiled if s.cause == "cautery" and s.stop > block.first]
-        held.sort(key=lambda s: s.start)
+        muted = room.technical.muted(block.first, block.first + block.n)
         room.technical.on_block(block)
         room.now = room.bus.sample = block.first + block.n
         for state in room.tests.values():
             run = state.run
             if run is None or not state.running:
                 continue
-            for report in run.feed(block, held):
+            for report in run.feed(block, artefacts, muted):
                 room.changes.report(state, report)
             for report in run.collect(history, room.now, spoiled):
                 room.changes.report(state, report)

@@ -68,6 +68,12 @@ class Deliveries:
             room.bus.emit("stim", {"state": "about to fire", "test": state.id, "at_sample": at_sample, "in_ms": in_ms})
         room.control.fire(slot, delivery.nonce, room.clock.to_device(at_sample))
 
+    def artefacts_from(self, sample: int) -> list[Span]:
+        """Stimulus windows that reach `sample` or later, answers included, in order; older ones are forgotten."""
+        while self.artefacts and max(self.artefacts[0].stop, self.artefacts[0].answered) <= sample:
+            self.artefacts.popleft()
+        return list(self.artefacts)
+
     def last_delivered(self, output: int) -> int:
         """Magnitude (uA or mV) of the newest verified delivery on an output; 0 before the first."""
         found = self._last.get(output)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ionmd.model import AuxLine, Block, Gap, Mark, Priority
+from ionmd.model import AuxLine, Block, Mark, Priority
 from ionmd.runner.base import Span
 from ionmd.timers import CAUTERY_QUIET_MS
 from ionmd.units import ms_to_samples
@@ -132,6 +132,10 @@ class Technical:
             found.append(Span(self.cautery_since, self._room.now + (1 << 40), "cautery"))
         return found
 
+    def muted(self, first: int, stop: int) -> str:
+        """Why samples [first, stop) are no signal on any input (cautery and its quiet time after); empty: they are."""
+        return next((s.cause for s in self.spans() if s.cause == "cautery" and s.start < stop and first < s.stop), "")
+
     @property
     def cautery(self) -> bool:
         return self.cautery_since is not None
@@ -141,7 +145,7 @@ class Technical:
     def on_block(self, block: Block) -> None:
         """Gap bookkeeping for every block; electrode supervision once a second of samples."""
         rate = self._room.rate_hz
-        if block.gap & (Gap.LOST | Gap.SESSION) and block.lost:
+        if block.lost:
             self.spoiled.append(Span(block.first - block.lost, block.first, "gap"))
         if self._lo is None or self._hi is None or len(self._lo) != block.stride:
             self._from = block.first

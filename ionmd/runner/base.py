@@ -82,8 +82,9 @@ class Run(ABC):
     def id(self) -> str:
         return self.definition.test.id
 
-    def feed(self, block: Block, artefacts: list[Span]) -> list[Report]:
-        """Continuous samples; `artefacts` are the stimulus windows and cautery near this block, by start."""
+    def feed(self, block: Block, artefacts: list[Span], muted: str = "") -> list[Report]:
+        """Continuous samples; `artefacts` are the stimulus windows near this block, by start; `muted` says why no
+        sample of it is a signal."""
         return []
 
     def expect(self, delivery: Delivery, zero: int) -> list[Report]:

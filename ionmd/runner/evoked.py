@@ -84,11 +84,9 @@ class EvokedRun(Run):
     def sweep_window(self) -> tuple[int, int]:
         return self.plan.start, self.plan.stop
 
-    def feed(self, block: Block, artefacts: list[Span]) -> list[Report]:
+    def feed(self, block: Block, artefacts: list[Span], muted: str = "") -> list[Report]:
         if self._causal is not None:
-            first, n = block.first, block.n
-            spans = [(max(0, s.start - first), min(n, s.stop - first)) for s in artefacts]
-            self._causal.feed(block, [(a, b) for a, b in spans if a < b])
+            self._causal.note(block, artefacts)
         return []
 
     def expect(self, delivery: Delivery, zero: int) -> list[Report]:
@@ -119,6 +117,8 @@ class EvokedRun(Run):
 
     def collect(self, history: History, processed: int, spoiled: Iterable[Span]) -> list[Report]:
         reports: list[Report] = []
+        if self._causal is not None and self._causal.behind(processed) > self.plan.n:
+            self._causal.follow(history, processed)  # the history of the inputs does not hold much more
         while self._pending and self._pending[0].zero + self.plan.stop <= processed:
             pending = self._pending.popleft()
             self._add(pending, history, spoiled)
@@ -153,7 +153,7 @@ class EvokedRun(Run):
             a, b = max(0, plan.blank[0] - plan.start), min(plan.n, plan.blank[1] - plan.start)
             blank_sweep(self._sweep[: plan.n], a, b, self.definition.blank.method)
         if plan.reject_uv is not None:
-            self._reject(zero, accept)
+            self._reject(zero, accept, history)
         for d, label in enumerate(self.labels):
             if label in self.excluded:
                 accept[d] = 0
@@ -168,9 +168,10 @@ class EvokedRun(Run):
         if pending.delivery.marks:
             sub.tally.add(pending.delivery, self._polarity)
 
-    def _reject(self, zero: int, accept: npt.NDArray[np.uint8]) -> None:
+    def _reject(self, zero: int, accept: npt.NDArray[np.uint8], history: History) -> None:
         lo, hi = self.plan.reject
         if self._causal is not None:
+            self._causal.follow(history, zero + hi)
             if not self._causal.history.covers(zero + lo, hi - lo):
                 accept[:] = 0
                 return

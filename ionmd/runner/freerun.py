@@ -49,14 +49,12 @@ class FreeRun(Run):
     def restart(self, sample: int, cause: str) -> None:
         self._begin(sample)
 
-    def feed(self, block: Block, artefacts: list[Span]) -> list[Report]:
+    def feed(self, block: Block, artefacts: list[Span], muted: str = "") -> list[Report]:
         if self._origin == 0 and block.first:
             self._begin(block.first)
         first, n = block.first, block.n
         held = [(max(0, s.start - first), min(n, max(s.stop, s.answered) - first)) for s in artefacts]
-        rows = self._causal.feed(block, [(a, b) for a, b in held if a < b])
-        loud = [s for s in artefacts if s.cause != "stimulus" and s.start < first + n and first < s.stop]
-        muted = loud[0].cause if loud else ""
+        rows = self._causal.feed(block, [(0, n)] if muted else [(a, b) for a, b in held if a < b])
         report = Report()
         if muted != self._muted:
             self._mute(muted, first, report)

@@ -87,8 +87,8 @@ class Backend(Protocol):
 class Limits:
     """Fault matrix 2.7.  One place, so that a test can make them small."""
 
-    connections: int = 32
-    per_uid: int = 8
+    connections: int = 64
+    per_uid: int = 32  # a cart's front ends run as one user: screen, sample streams, gateway
     requests_per_s: float = 50.0
     burst: int = 100
     stim_per_s: float = 20.0  # arm and fire, whole daemon
