@@ -22,7 +22,9 @@ import msgspec
 import structlog
 
 from ionmd import __version__, catalog
+from ionmd.case.files import Files, OsFiles
 from ionmd.case.recorder import Recorder, Trouble
+from ionmd.case.timedfiles import TimedFiles
 from ionmd.commands.base import Desk
 from ionmd.config import Config
 from ionmd.drivers.base import Amplifier, DeviceConfig, OutputConfig
@@ -36,6 +38,7 @@ from ionmd.room.room import Room
 from ionmd.service import notify
 from ionmd.service.backend import Call, Caller, Limits, StreamSource, StreamSpec
 from ionmd.service.bind import bind
+from ionmd.service.health import Health, Stage
 from ionmd.service.schema import METHODS
 from ionmd.service.server import Server
 from ionmd.stim.control import Control
@@ -43,8 +46,11 @@ from ionmd.stim.control import Trouble as ControlTrouble
 from ionmd.stim.limits import BY_NAME
 from ionmd.streams import Streams
 from ionmd.testdef import Template
+from ionmd.timers import STAGE_STUCK_MS
 
 log = structlog.get_logger()
+LOOK_S = 0.1  # between looks at the stages
+DISK_SLOW_S = 2.0  # a call to the disk that takes longer is told
 SWITCH_S = 0.0005  # the pipeline thread must not wait 5 ms for the interpreter
 SCRIPT = Caller(0, os.getuid(), os.getgid(), frozenset({"view", "operate", "stim", "oversee", "admin"}))
 
@@ -135,13 +141,16 @@ class Daemon:
         self, config: Config, state_dir: Path, *, speed: float | None = 1.0, duration_s: float | None = None,
         make_amplifier: Callable[[DeviceConfig], Amplifier] | None = None, agenda: list[Step] | None = None,
         on_event: Callable[[str, object, int, int | None], None] | None = None,
-        templates: dict[str, Template] | None = None,
+        templates: dict[str, Template] | None = None, files: Files | None = None,
     ) -> None:
         self.config = config
         self.boot_id = uuid.uuid4().hex
         self._on_event = on_event
+        self._disk_slow = False
+        self.files = TimedFiles(files or OsFiles())
         self.recorder = Recorder(
-            state_dir, on_committed=self._committed, on_trouble=self._recorder_trouble, sync_s=config.record.sync_s,
+            state_dir, self.files, on_committed=self._committed, on_trouble=self._recorder_trouble,
+            sync_s=config.record.sync_s,
             segment_bytes=config.record.segment_mib << 20, reserve_bytes=config.record.reserve_mib << 20,
         )
         self.control = Control(self._control_trouble)
@@ -164,6 +173,12 @@ class Daemon:
         )
         self.server = Server(self, version=__version__, boot_id=self.boot_id, source="device",
                              limits=Limits(connections=config.service.max_clients), on_denied=self._denied)
+        self.health = Health([
+            Stage("pipeline", lambda: True, lambda: self.engine.ticks),
+            Stage("control", lambda: self.control.backlog > 0, lambda: self.control.done),
+            Stage("journal", self._journal_waits, self._journal_done),
+            Stage("samples", self._samples_wait, self._samples_done, config.record.sync_s + STAGE_STUCK_MS / 1000.0),
+        ])
         for step in agenda or []:
             self.script(step)
 
@@ -201,6 +216,33 @@ class Daemon:
             self.engine.request(_Scripted(call, self.room), report)  # type: ignore[arg-type]
         else:
             self.engine.request(call, report)
+
+    # ------------------------------------------------------------ health
+
+    def _journal_waits(self) -> bool:
+        return self.recorder.stats().journal_pending > 0 and not self.files.inside("ionmd-journal")
+
+    def _journal_done(self) -> int:
+        stats = self.recorder.stats()
+        return stats.journal_lines - stats.journal_pending
+
+    def _samples_wait(self) -> bool:
+        return self.recorder.stats().backlog_s > 0.0 and not self.files.inside("ionmd-raw")
+
+    def _samples_done(self) -> int:
+        stats = self.recorder.stats()
+        return stats.raw_bytes + stats.shed_samples
+
+    def look(self, now_s: float) -> list[str]:
+        """Stages that are stuck; a disk that does not answer is an alarm instead, for as long as it lasts."""
+        slow = self.files.waiting_s()
+        if (slow > DISK_SLOW_S) is not self._disk_slow:
+            self._disk_slow = not self._disk_slow
+            words = f"The disk has not answered for {slow:.0f} s" if self._disk_slow else "The disk answers again"
+            self._recorder_trouble(Trouble(
+                "disk_slow", self._disk_slow, f"{words}: the record waits in memory." if self._disk_slow else words, ""
+            ))
+        return self.health.stuck(now_s)
 
     # ------------------------------------------------------------ Backend (service thread)
 
@@ -334,11 +376,17 @@ async def _serve(daemon: Daemon, socket_paths: list[Path]) -> int:
 
 
 async def _watchdog(daemon: Daemon) -> None:
-    """Tell systemd we live only while the pipeline thread ticks and the control thread does its jobs."""
-    ticks, done = -1, -1
+    """Tell systemd that we live, while no stage is stuck.  This runs on the service thread: when that one is stuck,
+    nothing is told either."""
+    told = ""
     while True:
-        await asyncio.sleep(0.5)
-        alive = daemon.engine.ticks != ticks and (daemon.control.backlog == 0 or daemon.control.done != done)
-        ticks, done = daemon.engine.ticks, daemon.control.done
-        if alive:
+        await asyncio.sleep(LOOK_S)
+        stuck = daemon.look(time.monotonic())
+        if not stuck:
             notify.notify(WATCHDOG=1)
+        words = f"stuck: {', '.join(stuck)}" if stuck else f"device {daemon.room.device.state}"
+        if words != told:
+            told = words
+            notify.notify(STATUS=words)
+            if stuck:
+                log.error("stage_stuck", stages=stuck)

@@ -70,6 +70,9 @@ def list_(state_dir: str | None, as_json: bool, **_: object) -> None:
     if as_json:
         show_json({"cases": found})
         return
+    if not found:
+        click.echo(f"no case in {state_path(state_dir)}")
+        return
     keys = ("case_id", "state", "opened_utc", "closed_utc", "template", "source")
     table([tuple(str(c.get(k, "")) for k in keys) for c in found],
           ("CASE", "STATE", "OPENED", "CLOSED", "TEMPLATE", "SOURCE"))  # fmt: skip
@@ -93,7 +96,8 @@ def show(case_id: str, state_dir: str | None, as_json: bool, **_: object) -> Non
         show_json(page)
         return
     for key in ("case_id", "state", "opened_utc", "closed_utc", "template", "source", "path", "raw_samples"):
-        click.echo(f"{key:12} {clean(page[key])}")
+        if page[key] != "":
+            click.echo(f"{key:12} {clean(page[key])}")
     table([(k, str(v)) for k, v in sorted(report.kinds.items())], ("KIND", "LINES"))
     table([(k, str(v)) for k, v in files.items()], ("FILE", "BYTES"))
 

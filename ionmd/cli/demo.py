@@ -6,6 +6,7 @@ Always: the case is a real record (closed and verified at the end); the daemon i
 from __future__ import annotations
 
 import queue
+import shutil
 import sys
 import tempfile
 import threading
@@ -22,7 +23,7 @@ from ionmd.cli.demo_show import Seen, show, summary
 from ionmd.errors import IonmdError
 
 FACTOR = 20.0  # of real time, so that a person can follow
-INPUTS, RATE_HZ, BLOCK = 12, 10_000, 100  # the head, Erb's points and the popliteal pairs
+INPUTS, RATE_HZ, BLOCK = 28, 10_000, 100  # every electrode of the template
 
 
 class Feed:
@@ -128,4 +129,4 @@ def _say(line: str) -> None:
 
 
 def _live(line: str) -> None:
-    click.echo("\r\x1b[K" + line, nl=False)
+    click.echo("\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1], nl=False)

@@ -63,15 +63,15 @@ def _average(_: str, d: Mapping[str, Any]) -> list[str]:
     if not curves.size:
         return [head]
     rows = curves.reshape(len(d["derivations"]), -1)
-    up = _up(str(d.get("test", "")))
+    sign = up(str(d.get("test", "")))
     out = [click.style(head, fg="blue")]
     for name, row in zip(d["derivations"], rows, strict=False):
-        values = [up * float(v) for v in row]
+        values = [sign * float(v) for v in row]
         out.append(f"  {clean(name):>10} {waveform(values)} {max(values) - min(values):7.2f} uV")
     return out
 
 
-def _up(test: str) -> float:
+def up(test: str) -> float:
     """-1 for tests that are shown negative up."""
     from ionmd import catalog
 
@@ -94,6 +94,14 @@ def _reading(_: str, d: Mapping[str, Any]) -> list[str]:
 
 def _alarm(_: str, d: Mapping[str, Any]) -> list[str]:
     return [alarm_line(dict(d)), *(f"    {clean(e)}" for e in d.get("evidence", []))]
+
+
+def alarm_banner(d: Mapping[str, Any], seconds: float | None = None) -> list[str]:
+    """An alarm that nobody overlooks: an active one framed by blank lines, with its evidence."""
+    shown = lines("alarm", d, seconds)
+    if d.get("state") == "active":
+        return ["", *shown, ""]
+    return shown[:1]
 
 
 def _plain(topic: str, d: Mapping[str, Any]) -> list[str]:

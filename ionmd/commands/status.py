@@ -19,9 +19,10 @@ def test_state(desk: Desk, state: TestState) -> results.TestState:
             role = next((d.role for d in state.definition.derivations if d.label == m.derivation), "alert")
             derivations.append(results.DerivationState(m.derivation, role, m.monitored, m.why))
     alert = [d for d in derivations if d.role == "alert"]
-    monitored = state.running and any(d.monitored for d in alert)
-    why = "" if monitored else next((d.reason for d in alert if d.reason), "test not running")
     last = room.monitoring.last_valid(state.id)
+    monitored = state.running and last is not None and any(d.monitored for d in alert)
+    otherwise = "no valid reading yet" if state.running else "test not running"
+    why = "" if monitored else next((d.reason for d in alert if d.reason), otherwise)
     run, stimulus = state.run, state.definition.stimulus
     settings: dict[str, object] = {}
     if stimulus is not None:
@@ -47,7 +48,9 @@ def stim_status(desk: Desk, p: object, caller: Caller) -> results.StimStatus:
         running = [s for s in room.tests.values() if s.running and s.output is o]
         armed = room.stimulation.manual is not None and room.stimulation.manual.output is o
         failed = room.deliveries.failing(o.jack)
-        state = "not delivered" if failed else "armed" if armed else "stimulating" if running else "off"
+        state = "not delivered" if failed else "armed" if armed else "off"
+        if state == "off" and running:
+            state = "stimulating" if any(s.continuous for s in running) else "ready"  # on demand: when it is fired
         outputs.append(results.OutputState(o.name, o.kind, o.site, state, failed))
     mine = holder is not None and holder.uid == caller.uid
     return results.StimStatus(

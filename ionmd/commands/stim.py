@@ -146,6 +146,8 @@ def reset(desk: Desk, p: StimReset, caller: Caller) -> object:
     room = desk.room
     room.stimulation.lease.present(p.lease, caller.uid)
     room.stimulation.need_device()
+    if not room.stimulation.tripped and not room.deliveries.latched:
+        raise Refused("nothing is latched off: no reset is needed (`ionmd stim status`)", INTERLOCK)
     later = Later()
 
     def on_device(error: IonmdError | None) -> None:
