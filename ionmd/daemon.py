@@ -337,18 +337,19 @@ def run(
     duration_s: float | None = None, agenda: list[Step] | None = None,
     on_event: Callable[[str, object, int, int | None], None] | None = None,
     make_amplifier: Callable[[DeviceConfig], Amplifier] | None = None,
+    on_ready: Callable[[Path | None], None] | None = None,
 ) -> int:
-    """Until SIGTERM, SIGINT or the end of `duration_s`; the exit code."""
+    """Until SIGTERM, SIGINT or the end of `duration_s`; the exit code.  on_ready: the socket answers from now on."""
     daemon = Daemon(config, state_dir, speed=speed, duration_s=duration_s, agenda=agenda, on_event=on_event,
                     make_amplifier=make_amplifier)
     try:
-        return asyncio.run(_serve(daemon, socket_paths))
+        return asyncio.run(_serve(daemon, socket_paths, on_ready))
     except IonmdError as error:
         print(f"ionmd: {error}", file=sys.stderr)
         return error.exit_code
 
 
-async def _serve(daemon: Daemon, socket_paths: list[Path]) -> int:
+async def _serve(daemon: Daemon, socket_paths: list[Path], on_ready: Callable[[Path | None], None] | None) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -362,6 +363,8 @@ async def _serve(daemon: Daemon, socket_paths: list[Path]) -> int:
     try:
         await daemon.server.start(bound.socket)
         notify.notify(READY=1, STATUS=f"device {daemon.room.device.state}")
+        if on_ready is not None:
+            on_ready(bound.path)
         watchdog = asyncio.create_task(_watchdog(daemon))
         finished = asyncio.create_task(asyncio.to_thread(daemon.engine.finished.wait))
         await asyncio.wait([asyncio.create_task(stopping.wait()), finished], return_when=asyncio.FIRST_COMPLETED)

@@ -69,10 +69,10 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 2)
             if not near:
                 raise
-            raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from None
+            raise click.UsageError(f"{error.message} Did you mean {' or '.join(repr(n) for n in near)}?", ctx) from None
 
     def _there(self, name: str) -> bool:
         return importlib.util.find_spec(self._verbs[name][0].partition(":")[0]) is not None

@@ -50,7 +50,10 @@ def stim_status(desk: Desk, p: object, caller: Caller) -> results.StimStatus:
         failed = room.deliveries.failing(o.jack)
         state = "not delivered" if failed else "armed" if armed else "off"
         if state == "off" and running:
-            state = "stimulating" if any(s.continuous for s in running) else "ready"  # on demand: when it is fired
+            cycling = room.stimulation.schedule.cycle.period > 0
+            state = "ready" if holder is not None else "stopped"  # on demand: ready to be armed and fired
+            if any(s.continuous for s in running):
+                state = "stimulating" if cycling and any(not s.suspended for s in running) else "stopped"
         outputs.append(results.OutputState(o.name, o.kind, o.site, state, failed))
     mine = holder is not None and holder.uid == caller.uid
     return results.StimStatus(

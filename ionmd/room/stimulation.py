@@ -89,10 +89,12 @@ class Stimulation:
         stopped = [s for s in room.tests.values() if s.running and s.stimulates]
         room.bus.emit("stim", {"state": "off", "reason": reason, "tests": [s.id for s in stopped]})
         for state in stopped:
+            state.suspended = reason  # a new start is what ends it
             room.monitoring.block(state.id, "stimulation stopped", f"stimulation stopped: {reason}", room.now)
         if any(s.continuous for s in stopped):
             room.technical.raised(
-                "stimulation.stopped", "", f"Not monitored: stimulation stopped ({reason}).", "high",
+                "stimulation.stopped", "", f"Not monitored: stimulation stopped ({reason}). Start the tests again.",
+                "high",
                 [s.id for s in stopped], "", [label for s in stopped if s.run for label in s.run.labels],
             )
 
