@@ -16,6 +16,7 @@ deps:
 	@if command -v apt-get >/dev/null 2>&1 && [ "$$(id -u)" = 0 ]; then \
 	  missing=""; for p in gcc libc6-dev python3-dev python3-venv make; do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
 	  command -v gcc >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq gcc libc6-dev; }; \
+	  command -v systemd-analyze >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq --no-install-recommends systemd; } || true; \
 	  [ -z "$$missing" ] || echo "deps: not from the package manager here:$$missing (fine when the commands exist)"; \
 	else echo "deps: install a C compiler and the Python headers:  sudo apt-get install gcc libc6-dev python3-dev python3-venv make"; fi
 

@@ -64,17 +64,20 @@ class Step:
     params: dict[str, Any] = field(default_factory=dict)
 
 
+def ceilings_of(config: Config) -> dict[str, float]:
+    """Kind of output -> the cart's ceiling, mA or V."""
+    limits = config.limits
+    return {"transcutaneous": limits.transcutaneous_ma, "transcranial": limits.transcranial_v, "probe": limits.probe_ma}
+
+
 def device_config(config: Config, template: Template) -> DeviceConfig:
     """What the device must be: the configured shape, and the outputs of the template's stimulator table."""
     jacks = {o.jack: o for o in template.output}
-    ceilings = {
-        "transcutaneous": config.limits.transcutaneous_ma, "transcranial": config.limits.transcranial_v,
-        "probe": config.limits.probe_ma,
-    }
+    ceilings = ceilings_of(config)
     outputs = []
     for jack in range(max(jacks, default=-1) + 1):
         output = jacks.get(jack)
-        if output is None:
+        if output is None or not (ceilings[output.kind] > 0.0):  # to the device a ceiling of 0 is none at all
             outputs.append(OutputConfig(0))
             continue
         ceiling = min(output.max_amplitude or ceilings[output.kind], ceilings[output.kind])
@@ -157,6 +160,7 @@ class Daemon:
         self._templates = templates or catalog.templates()
         bus = Bus(self.recorder.journal, self._publish)
         self.room = Room(bus, self.control, catalog.tests(), self._templates, float(config.device.mains_hz))
+        self.room.ceilings = ceilings_of(config)
         if speed == 1.0:  # a simulated unit is born with its daemon
             self.room.deliveries.begin_nonces(time.time())
         self.streams = Streams(self.room)

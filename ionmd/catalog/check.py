@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable
 
 from ionmd.catalog.expression import parse
-from ionmd.catalog.read import fail, place
+from ionmd.catalog.read import fail
+from ionmd.catalog.read import place as place_of
 from ionmd.errors import ConfigError
 from ionmd.testdef import AlarmRule, Filter, Template, TestDefinition
 
@@ -146,7 +147,7 @@ def _check_channels(c: _Checker, d: TestDefinition) -> None:
         try:
             parse(text)
         except ConfigError as error:
-            raise ConfigError(f"{place(c.file, f'channels.{name}')}: channels.{name}: {error}") from None
+            raise ConfigError(f"{place_of(c.file, f'channels.{name}')}: channels.{name}: {error}") from None
     c.unique("derivation.label", [x.label for x in d.derivations])
     for x in d.derivations:
         if not x.label or not x.plus or not x.minus or x.plus == x.minus:

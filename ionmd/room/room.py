@@ -75,6 +75,7 @@ class Room:
     progress: int = 0
     pause: Pause | None = None
     search: Search | None = None
+    ceilings: dict[str, float] = field(default_factory=dict)  # kind of output -> mA or V of this cart; 0: switched off
 
     def __post_init__(self) -> None:
         self.people = People()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ionmd.drivers.base import Sequence
-from ionmd.errors import INTERLOCK, NO_DEVICE, IonmdError, Refused
+from ionmd.errors import INTERLOCK, LIMIT, NO_DEVICE, IonmdError, Refused
 from ionmd.model import Mark, StimState
 from ionmd.room.deliveries import REASONS
 from ionmd.room.teststate import TestState
@@ -110,9 +110,15 @@ class Stimulation:
         return sequence
 
     def ceiling(self, output: OutputDef) -> int:
-        if not output.max_amplitude:
+        """The lower of the template's and the cart's ceiling (uA or mV; 0: the hard limit).  Raises Refused for an
+        output that the cart's configuration has switched off."""
+        cart = self._room.ceilings.get(output.kind)
+        if cart is not None and not (cart > 0.0):
+            raise Refused(f"output {output.name} is switched off: [limits] of the configuration gives it 0", LIMIT)
+        lowest = min((x for x in (output.max_amplitude, cart) if x), default=0.0)
+        if not lowest:
             return 0
-        return v_to_mv(output.max_amplitude) if output.kind == "transcranial" else ma_to_ua(output.max_amplitude)
+        return v_to_mv(lowest) if output.kind == "transcranial" else ma_to_ua(lowest)
 
     def need_device(self) -> None:
         if not self._room.control.attached:
