@@ -167,7 +167,7 @@ class Daemon:
         self.pipeline = Pipeline(self.room, [self.recorder.raw, self.streams.push])
         speed_name = "max" if speed is None else f"{speed:g}"
         self.desk = Desk(self.room, _Store(self.recorder, self), lambda action: self.engine.post(action), __version__,
-                         self.boot_id, speed_name)
+                         self.boot_id, speed_name, config.case.template)
         template = self._templates.get(config.case.template) or next(iter(self._templates.values()))
         wanted = device_config(config, template)
         make: Callable[[DeviceConfig], Amplifier] = make_amplifier or amplifier_class(config.device.driver)

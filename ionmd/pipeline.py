@@ -70,6 +70,7 @@ class Pipeline:
                 room.changes.report(state, report)
         room.deliveries.missing()
         room.end_pause()
+        room.validity.tick()
         for step in self.after:
             step()
         room.stimulation.tick()

@@ -23,6 +23,7 @@ cdef extern from "kernels.h" nogil:
     void sweep_extremes(const float *x, size_t rows, size_t stride, float *lo, float *hi)
     void sweep_add(const float *x, size_t rows, size_t stride, const uint8_t *accept, int64_t *count, double *sum,
                    double *squares)
+    void c_autocovariance "autocovariance"(const double *x, size_t n, size_t lags, double *out)
     void emg_features(const float *x, size_t rows, size_t stride, const float *threshold, int32_t quiet, size_t phase,
                       float *partial, float *previous, int32_t *gap, double *squares, double *length, float *peak,
                       int32_t *over, int32_t *bursts)
@@ -245,6 +246,17 @@ def extremes(x, Py_ssize_t stride, Py_ssize_t lo_row, Py_ssize_t hi_row, lo, hi)
     cdef float *pl = b.f32(lo, stride, True)
     cdef float *ph = c.f32(hi, stride, True)
     sweep_extremes(px + lo_row * stride, hi_row - lo_row, stride, pl, ph)
+
+
+def autocovariance(x, Py_ssize_t n, Py_ssize_t lags, out):
+    """noise.c: out[:lags] of x[:n]."""
+    cdef Slot a = Slot(), b = Slot()
+    if not (0 < lags <= n):
+        raise ValueError(f"{lags} lags of {n} samples came, 1 to {n} were expected")
+    cdef double *px = a.f64(x, n, False)
+    cdef double *po = b.f64(out, lags, True)
+    with nogil:
+        c_autocovariance(px, n, lags, po)
 
 
 cdef class Emg:

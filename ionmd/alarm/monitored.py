@@ -5,14 +5,15 @@ Pure bookkeeping by sample.  Several reasons may hold at once; the most blocking
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import msgspec
 
 # Most blocking first: what to mend first.
 ORDER = (
-    "no device", "no data", "no case", "test not running", "stimulation stopped", "stimulus not delivered",
-    "electrode", "cautery", "paused at the surgeon's request", "excluded", "all sweeps rejected",
+    "no device", "no data", "stimulation stopped", "stimulus not delivered",
+    "electrode", "cautery", "excluded", "all sweeps rejected", "no comparison",
     "not monitorable at baseline", "no baseline",
 )
 
@@ -33,6 +34,7 @@ class MonitoredState(msgspec.Struct, frozen=True, omit_defaults=True):
 class _Entry:
     reasons: dict[str, str] = field(default_factory=dict)  # key -> text
     since: int = 0
+    started: int = 0
     last_valid: int | None = None
 
 
@@ -43,7 +45,7 @@ class Monitoring:
         self._entries: dict[tuple[str, str], _Entry] = {}
 
     def watch(self, test: str, derivation: str, sample: int) -> None:
-        self._entries.setdefault((test, derivation), _Entry(since=sample))
+        self._entries.setdefault((test, derivation), _Entry(since=sample, started=sample))
 
     def forget(self, test: str) -> None:
         for key in [k for k in self._entries if k[0] == test]:
@@ -74,6 +76,19 @@ class Monitoring:
         """The newest valid reading of any derivation of a test: the headline is its age."""
         found = [e.last_valid for (t, _), e in self._entries.items() if t == test and e.last_valid is not None]
         return max(found, default=None)
+
+    def valid_since(self, test: str) -> int:
+        """Sample of the newest valid reading of a test, or of its start while there is none."""
+        starts = [e.started for (t, _), e in self._entries.items() if t == test]
+        return max([max(starts, default=0), self.last_valid(test) or 0])
+
+    def reasons(self, test: str, derivations: Iterable[str]) -> tuple[set[str], list[str]]:
+        """What keeps all of these derivations from being monitored: keys and texts; empty when one of them is."""
+        entries = [(d, e) for d in derivations if (e := self._entries.get((test, d))) is not None]
+        if not entries or any(not e.reasons for _, e in entries):
+            return set(), []
+        keys = set().union(*(e.reasons for _, e in entries))
+        return keys, [f"{d}: {text}" for d, e in entries for text in e.reasons.values()]
 
     def blocked(self, test: str, derivation: str) -> bool:
         entry = self._entries.get((test, derivation))

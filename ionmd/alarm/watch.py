@@ -82,11 +82,15 @@ class ChangeWatch:
         judgeable = any(judged.judgeable for judged in seen.judged.values())
         if current.state == "possible" and judgeable:
             what = "train" if self.separate else "sub-average"
-            cleared = book.clear(self.key, seen.sample, f"not confirmed by the next {what}")
+            text = f"Not confirmed: {self.title or self.test} crossed once and the next {what} did not."
+            cleared = book.clear(self.key, seen.sample, f"not confirmed by the next {what}", text)
             return [cleared] if cleared else []
         names = [d for d in current.derivations if d in self._streaks]
         if names and all(self._streaks[d].recovered >= RECOVERY_SUBS for d in names):
-            cleared = book.clear(self.key, seen.sample, "recovered")
+            left = [r for d in names if d in seen.judged and (r := seen.judged[d].ratio) is not None]
+            back = f" at {100 * min(left):.0f} % of baseline" if left else ""
+            text = f"Recovered: {self.title or self.test} is back{back}."
+            cleared = book.clear(self.key, seen.sample, "recovered", text)
             return [cleared] if cleared else []
         return []
 

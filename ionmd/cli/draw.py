@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ionmd.cli.common import clean
-from ionmd.cli.status import alarm_line
+from ionmd.cli.status import alarm_colour, alarm_line
 
 WIDTH = 40  # characters; two samples each
 _LEFT = (0x40, 0x04, 0x02, 0x01)  # dots of a braille cell from the bottom up
@@ -96,12 +96,21 @@ def _alarm(_: str, d: Mapping[str, Any]) -> list[str]:
     return [alarm_line(dict(d)), *(f"    {clean(e)}" for e in d.get("evidence", []))]
 
 
-def alarm_banner(d: Mapping[str, Any], seconds: float | None = None) -> list[str]:
-    """An alarm that nobody overlooks: an active one framed by blank lines, with its evidence."""
-    shown = lines("alarm", d, seconds)
-    if d.get("state") == "active":
-        return ["", *shown, ""]
-    return shown[:1]
+def alarm_banner(d: Mapping[str, Any], seconds: float, full: bool) -> list[str]:
+    """An alarm that nobody overlooks: what it is, then its sentence; `full`: between blank lines, with its evidence."""
+    word = "CHANGE" if d.get("kind") == "physiological" else "TECHNICAL ALARM"
+    colour = alarm_colour(dict(d))
+    head = f"{clean(d.get('id', ''))} {word}, {clean(d.get('priority', ''))}, {clean(d.get('state', ''))}"
+    if d.get("state") == "cleared" and d.get("cleared_by"):
+        head += f": {clean(d['cleared_by'])}"
+    if d.get("state") == "acknowledged" and d.get("acknowledged_by"):
+        head += f" by {clean(d['acknowledged_by'])}"
+    lines = [f"{seconds:8.1f} s  " + click.style(head, fg=colour, bold=True, reverse=full)]
+    if d.get("state") != "cleared":
+        lines.append(f"{'':12}" + click.style(clean(d.get("sentence", "")), fg=colour, bold=full))
+    if not full:
+        return lines
+    return ["", *lines, *(f"{'':14}{clean(e)}" for e in d.get("evidence", [])), ""]
 
 
 def _plain(topic: str, d: Mapping[str, Any]) -> list[str]:

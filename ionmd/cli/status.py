@@ -77,5 +77,9 @@ def alarm_line(alarm: dict[str, Any]) -> str:
     word = "change" if alarm.get("kind") == "physiological" else "technical alarm"
     facts = ", ".join(clean(alarm.get(key, "")) for key in ("priority", "state"))
     text = f"{clean(alarm.get('id', ''))} {word}, {facts}: {clean(alarm.get('sentence', ''))}"
-    colour = None if alarm.get("state") in ("cleared", "acknowledged") else _COLOUR.get(str(alarm.get("priority")))
-    return click.style(text, fg=colour, bold=alarm.get("state") == "active")
+    return click.style(text, fg=alarm_colour(alarm), bold=alarm.get("state") == "active")
+
+
+def alarm_colour(alarm: dict[str, Any]) -> str | None:
+    """Of its priority while it asks for attention."""
+    return None if alarm.get("state") in ("cleared", "acknowledged") else _COLOUR.get(str(alarm.get("priority")))

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ionmd.cli.common import clean
-from ionmd.cli.draw import alarm_banner, lines, up, waveform
+from ionmd.cli.draw import alarm_banner, up, waveform
 
 WIDTH = 30
 
@@ -40,10 +40,10 @@ class Story:
         """The lines of one event; none for what only moves the live line."""
         self.seconds = sample / self.rate_hz if self.rate_hz > 0 else 0.0
         if topic == "alarm":
-            first = data.get("id") not in self._banners
-            if first and data.get("state") == "active":
+            full = data.get("state") == "active" and data.get("id") not in self._banners
+            if full:
                 self._banners.add(data.get("id"))
-            return alarm_banner(data, self.seconds) if first else lines("alarm", data, self.seconds)[:1]
+            return alarm_banner(data, self.seconds, full)
         made: list[str] = []
         if topic == "average":
             made = self._average(data)

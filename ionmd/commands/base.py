@@ -41,6 +41,7 @@ class Desk:
     version: str = ""
     boot_id: str = ""
     speed: str = "1"
+    template: str = "cervical"  # of a case that names none
 
     def recording(self) -> dict[str, Any]:
         return self.store.recording()

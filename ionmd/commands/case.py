@@ -15,7 +15,7 @@ def case_open(desk: Desk, p: CaseOpen, caller: Caller) -> object:
     room = desk.room
     if room.case is not None:
         raise Refused(f"case {room.case.id} is open; close it first (ionmd case close)", INTERLOCK)
-    name = p.template or "cervical"
+    name = p.template or desk.template
     template = room.templates.get(name)
     if template is None:
         raise Refused(f"template {name} is unknown; there are {', '.join(room.templates)}", INTERLOCK)

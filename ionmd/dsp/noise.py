@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ionmd.dsp import smooth
+from ionmd.dsp.layout import kernels
 from ionmd.dsp.presence import effective_dof, snr_db
 
 F64 = npt.NDArray[np.float64]
@@ -205,10 +206,9 @@ def _lags(samples: int, dt_ms: float) -> int:
 
 
 def _autocovariance(x: F64, lags: int) -> F64:
+    """Each lag over the products it has.  Kernel: ext/dsp/noise.c."""
     out = np.empty(lags)
-    n = len(x)
-    for lag in range(lags):
-        out[lag] = _sum(x[: n - lag] * x[lag:]) / (n - lag)
+    kernels.autocovariance(np.ascontiguousarray(x, np.float64), len(x), lags, out)
     return out
 
 

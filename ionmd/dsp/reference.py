@@ -165,3 +165,9 @@ def hold(x: F32, spans: Sequence[tuple[int, int]]) -> F32:
         if first < last:
             out[first:last] = out[first - 1] if first > 0 else out[first]
     return out
+
+
+def autocovariance(x: F64, lags: int) -> F64:
+    """Twin of ext/dsp/noise.c: mean product at each lag over the products it has."""
+    n = len(x)
+    return np.array([np.sum(x[: n - k] * x[k:]) / (n - k) for k in range(lags)])

@@ -37,6 +37,7 @@ class Changes:
     def report(self, state: TestState, report: Report) -> None:
         """Publish one report: averages first, then readings with their comparison, then what they mean."""
         room = self._room
+        room.validity.report(state, report)
         compared: list[Reading] = []
         ratios = self._ratios(state, report.sub) if report.sub is not None else {}
         for reading in report.readings:
@@ -45,8 +46,7 @@ class Changes:
             room.bus.emit("average", average, key=f"{average.test}/{average.kind}")
         for reading in compared:
             state.readings.append(reading)
-            if self._valid(reading) and reading.id not in state.rejected_readings:
-                room.monitoring.valid_reading(state.id, reading.derivation, reading.sample)
+            room.validity.reading(state, reading)
             room.bus.emit("reading", reading, key=f"{reading.test}/{reading.derivation}/{reading.kind}")
         for topic, data in report.events:
             room.bus.emit(topic, data)
@@ -63,11 +63,6 @@ class Changes:
                 search.unanswered(report.rejected)
         if report.sub is not None:
             self._judge(state, report.sub, {r.derivation: r for r in compared}, ratios)
-
-    @staticmethod
-    def _valid(reading: Reading) -> bool:
-        """A response that is there; of a single sweep also one that is not: its stimulus was delivered."""
-        return reading.status == "present" or (reading.kind == "sweep" and reading.status == "absent")
 
     def annotate(self, state: TestState, reading: Reading, sub_ratio: float | None = None) -> Reading:
         """The reading with its comparison, manual markers and surgical step."""

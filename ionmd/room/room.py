@@ -25,6 +25,7 @@ from ionmd.room.stimulation import Stimulation
 from ionmd.room.technical import Technical
 from ionmd.room.teststate import TestState
 from ionmd.room.threshold import Search
+from ionmd.room.validity import Validity
 from ionmd.runner.make import make_run
 from ionmd.runner.plan import resolve
 from ionmd.stim.control import Control
@@ -85,6 +86,7 @@ class Room:
         self.deliveries = Deliveries(self)
         self.technical = Technical(self)
         self.stimulation = Stimulation(self)
+        self.validity = Validity(self)
 
     @property
     def quantum(self) -> int:
@@ -173,6 +175,8 @@ class Room:
                 self.monitoring.block(state.id, "electrode", missing[derivation.label], self.now, derivation.label)
             elif state.rule is not None and state.baseline is None:
                 self.monitoring.block(state.id, "no baseline", "no baseline yet", self.now, derivation.label)
+        if self.technical.cautery:
+            self.monitoring.block(state.id, "cautery", "cautery", self.now)
         for channel in channels:
             bad = [i for i in (channel.plus, channel.minus) if i in self.technical.faults]
             if bad:

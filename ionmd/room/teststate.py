@@ -79,6 +79,11 @@ class TestState:
         return self.baselines.get(self.active_baseline)
 
     @property
+    def alert_labels(self) -> list[str]:
+        """Derivations that speak for the patient, without those that a person excluded."""
+        return [d.label for d in self.definition.derivations if d.role == "alert" and d.label not in self.excluded]
+
+    @property
     def stimulates(self) -> bool:
         return self.definition.stimulus is not None and self.output is not None
 

@@ -44,6 +44,7 @@ class Report:
     events: list[tuple[str, dict[str, object]]] = field(default_factory=list)  # topic, data
     valid: list[str] = field(default_factory=list)  # derivations that were watched until now without a reading of it
     rejected: str = ""  # why a single sweep that was asked for gave no reading
+    rejecting: dict[str, bool] = field(default_factory=dict)  # derivations whose sweeps are (no longer) all rejected
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ class _Sub:
     last: int = 0
     tried: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
+    mean: npt.NDArray[np.float64] | None = None  # [derivation, sample], filtered, once the sub-average is sealed
+    halves: list[npt.NDArray[np.float64]] = field(default_factory=list)
 
 
 class EvokedRun(Run):
@@ -78,6 +80,8 @@ class EvokedRun(Run):
         self._current = self._open_sub()
         self._recent: deque[_Sub] = deque(maxlen=RECENT_SUBS)
         self._whole: list[_Sub] = []
+        self._unaccepted = [0] * self._d  # tries since the last accepted sweep of each derivation
+        self._flips: dict[str, bool] = {}
 
     # ------------------------------------------------------------ samples and deliveries in
 
@@ -127,6 +131,9 @@ class EvokedRun(Run):
             wanted = self.definition.average.sub_sweeps
             if best >= wanted or (sub.tried >= MAX_TRIES * wanted and best > 0):
                 reports.append(self._close_sub())
+        if self._flips:
+            reports.append(Report(rejecting=self._flips))
+            self._flips = {}
         return reports
 
     def finish(self) -> list[Report]:
@@ -157,6 +164,8 @@ class EvokedRun(Run):
         for d, label in enumerate(self.labels):
             if label in self.excluded:
                 accept[d] = 0
+            else:
+                self._tried(d, label, bool(accept[d]))
         if not accept.any():
             self._count("amplitude" if plan.reject_uv is not None else "excluded")
             return
@@ -167,6 +176,18 @@ class EvokedRun(Run):
         sub.sums.add(self._sweep[: plan.n], accept)
         if pending.delivery.marks:
             sub.tally.add(pending.delivery, self._polarity)
+
+    def _tried(self, d: int, label: str, accepted: bool) -> None:
+        """Note when a whole sub-average's worth of sweeps was rejected, and when that ends."""
+        limit = self.definition.average.sub_sweeps
+        if accepted:
+            if self._unaccepted[d] >= limit:
+                self._flips[label] = False
+            self._unaccepted[d] = 0
+        else:
+            self._unaccepted[d] += 1
+            if self._unaccepted[d] == limit:
+                self._flips[label] = True
 
     def _reject(self, zero: int, accept: npt.NDArray[np.uint8], history: History) -> None:
         lo, hi = self.plan.reject
@@ -196,6 +217,8 @@ class EvokedRun(Run):
 
     def _seal(self) -> _Sub:
         sub = self._current
+        sub.mean = self._filtered(sub.sums.mean())
+        sub.halves = [self._filtered(h) for h in sub.sums.halves()]
         self._subs_done += 1
         self._whole.append(sub)
         self._recent.append(sub)
@@ -205,13 +228,12 @@ class EvokedRun(Run):
     def _close_sub(self) -> Report:
         sub = self._seal()
         report = Report()
-        alone = self._filtered(sub.sums.mean())
         recent = list(self._recent)
         average, readings, _ = self._measure(recent, "recent", f"{self.id}-r{self._subs_done}")
         report.averages.append(average)
         report.readings += readings
         counts = [int(c) for c in sub.sums.count.sum(axis=0)[: self._d]]
-        report.sub = SubAverage(sub.first, sub.last, alone, counts, readings)
+        report.sub = SubAverage(sub.first, sub.last, _mean(sub), counts, readings)
         done = sum(int(s.sums.count.sum(axis=0)[: self._d].max(initial=0)) for s in self._whole)
         if done >= self.definition.average.sweeps:
             report = self._finish_average(report)
@@ -225,7 +247,7 @@ class EvokedRun(Run):
         report.readings += readings
         report.finished = AverageData(
             average.id, self.id, average.sample, list(self.labels), self.filter_id, average.stimulus, mean,
-            [self._filtered(s.sums.mean()) for s in subs], readings,
+            [_mean(s) for s in subs], readings,
             {label: self.window(label) for label in self.labels},
         )
         return report
@@ -255,13 +277,12 @@ class EvokedRun(Run):
     def _measure(
         self, subs: list[_Sub], kind: str, average_id: str
     ) -> tuple[AverageResult, list[Reading], npt.NDArray[np.float64]]:
-        halves_of = [[self._filtered(h) for h in s.sums.halves()] for s in subs]
         # the weight of a sub-average is the noise that the finished filter leaves, not the drift it removes
-        noise_power = np.array([((a - b) ** 2).mean(axis=1) / 4.0 for a, b in halves_of])
+        noise_power = np.array([((a - b) ** 2).mean(axis=1) / 4.0 for a, b in (s.halves for s in subs)])
         averaged: Averaged = combine([s.sums for s in subs], self.definition.average.weighted, noise_power)
         mean = self._filtered(averaged.mean)
         halves = [self._filtered(h) for h in averaged.halves]
-        parts = [self._filtered(s.sums.mean()) for s in subs]
+        parts = [_mean(s) for s in subs]
         tally, reasons = StimulusTally(), Counter[str]()
         for s in subs:
             tally.merge(s.tally)
@@ -294,3 +315,9 @@ class EvokedRun(Run):
             dict(reasons),
         )
         return result, readings, mean
+
+
+def _mean(sub: _Sub) -> npt.NDArray[np.float64]:
+    if sub.mean is None:
+        raise ValueError("a sub-average is measured before it is sealed")
+    return sub.mean
