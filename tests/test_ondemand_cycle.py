@@ -64,3 +64,24 @@ def test_twitches_are_no_spontaneous_activity_and_what_was_held_is_said(case):
     seconds = [d for d in emg if "channels" in d and d["sample"] > 2 * RATE]
     assert all(50.0 < d["held_ms"] < 900.0 for d in seconds)
     assert max(c["rms_uv"] for d in seconds for c in d["channels"]) < 12.0
+
+
+def test_a_delivery_by_hand_is_no_answer_to_a_threshold_search(tmp_path):
+    (tmp_path / "p.toml").write_text(
+        '[scenario]\nname = "p"\n[device]\ninputs = 20\nrate_hz = 10000\n[patient]\nprobe_contact = true\n'
+        'probe_muscles = ["DELT-R"]\n'
+    )
+    probe = {"output": "probe", "site": "root", "amplitude_ma": 20.0, "width_us": 200, "polarity": "cathodal",
+             "lease": "script"}  # fmt: skip
+    agenda = [
+        *opening(), Step(3000, "test.start", {"tests": ["temg_probe"], "lease": "script"}),
+        Step(4000, "stim.arm", probe), Step(RATE, "threshold.run", {"test": "temg_probe", "lease": "script"}),
+        Step(2 * RATE, "stim.arm", probe), Step(3 * RATE, "stim.fire", {"token": "script"}),
+        Step(4 * RATE, "test.stop", {"tests": ["temg_probe"]}),
+    ]  # fmt: skip
+    run = CaseRun(tmp_path / "state", tmp_path / "p.toml", agenda, 5.0, inputs=20).run()
+    refused = run.refusals()
+    assert [m for m, _ in refused] == ["stim.arm", "stim.fire"] and "threshold search" in refused[0][1]
+    found = next(d["threshold"] for d in run.of("reading") if isinstance(d, dict))
+    assert found["threshold_ma"] is None and not found["not_reached"] and found["ended"] == "the test was stopped"
+    assert all(r.stimulus.set_ma < 20.0 for r in run.of("reading") if not isinstance(r, dict))

@@ -68,6 +68,7 @@ def arm(desk: Desk, p: StimArm, caller: Caller) -> object:
         pulses=p.count, interval_ms=p.interval_ms or 0.0,
     )
     limits = BY_NAME[output.kind]
+    _need_no_search(desk)
     running = room.stimulation.test_of(output)
     sequence = build(stimulus, output.jack, amplitude, running.definition.trigger.zero if running else "first pulse")
     check_sequence(sequence, limits, room.stimulation.ceiling(output))
@@ -110,6 +111,13 @@ def arm(desk: Desk, p: StimArm, caller: Caller) -> object:
     return later
 
 
+def _need_no_search(desk: Desk) -> None:
+    """A delivery by hand would be taken for an answer to the search."""
+    search = desk.room.search
+    if search is not None:
+        raise Refused(f"a threshold search of {search.state.id} is running: wait for it, or stop the test", INTERLOCK)
+
+
 def confirm(desk: Desk, p: StimConfirm, caller: Caller) -> object:
     """The same number again; anything else destroys the token."""
     room = desk.room
@@ -133,6 +141,7 @@ def fire(desk: Desk, p: StimFire, caller: Caller) -> object:
     if holder is None or holder.uid != caller.uid:
         raise Refused("the stimulation lease is not yours", INTERLOCK)
     armed = room.stimulation.find(p.token)
+    _need_no_search(desk)
     if armed.confirm:
         raise Refused(f"{armed.confirm}: repeat the amplitude with stim.confirm first", INTERLOCK)
     if room.technical.cautery:
