@@ -58,7 +58,7 @@ install:
 	install -D -m 644 systemd/ionmd.sysusers $(DESTDIR)/usr/lib/sysusers.d/ionmd.conf
 	install -D -m 644 systemd/ionmd.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/ionmd.conf
 	install -D -m 640 systemd/ionmd.toml $(DESTDIR)/etc/ionmd/ionmd.toml
-	$(PYTHON) -m pip install --root-user-action=ignore --prefix=/usr --root=$(or $(DESTDIR),/) .
+	$(PYTHON) -m pip install --root-user-action=ignore --ignore-installed --prefix=/usr --root=$(or $(DESTDIR),/) .
 
 clean:
 	rm -rf build *.egg-info $(VENV)
