@@ -103,8 +103,6 @@ class Firmware:
         lib.face_power_up(
             self._board, self._keep[1], fifo_bytes, inputs_max, outputs, high_speed, firmware_bcd, lsbs, packed, seed
         )
-        self._gain = [1.0] * outputs
-        self._ohm = [1000] * outputs
         self._actions: list[tuple[int, int, Callable[[], None]]] = []
         self._action_count = 0
         self._reset_bus()
@@ -239,7 +237,7 @@ class Firmware:
         if self._again is not None:
             block, self._again = self._again, None
             return block
-        if self._wedged_until > self.sample:
+        if self._wedged_until and self._wedged_until > self.sample:
             return None
         while length := lib.face_block_length(self._board):
             out = bytearray(length)
@@ -348,14 +346,16 @@ class Firmware:
             raise ValueError(f"line is {line}, expected 0..3")
         self._at(sample, lambda: lib.face_aux(self._board, line, bool(level)))
 
-    def set_load(self, output: int, ohm: float = 1000.0, gain_error: float = 0.0) -> None:
-        """What the output sees, math.inf for open; delivered = set x (1 + gain_error) within the compliance."""
+    def set_load(
+        self, output: int, ohm: float = 1000.0, gain_error: float = 0.0, sample: int | None = None
+    ) -> None:
+        """What the output sees from `sample` (or the next one) on, math.inf for open; delivered = set x
+        (1 + gain_error) within the compliance."""
         self._check("output", output, self.outputs)
         if not (ohm >= 0 and -1.0 <= gain_error <= 10.0):
             raise ValueError(f"ohm is {ohm}, gain_error {gain_error}; expected ohm >= 0 and -1 <= gain_error <= 10")
-        self._ohm[output] = OPEN_OHM if not math.isfinite(ohm) else min(round(ohm), OPEN_OHM - 1)
-        self._gain[output] = 1.0 + gain_error
-        lib.face_set_load(self._board, output, self._ohm[output], self._gain[output])
+        whole = OPEN_OHM if not math.isfinite(ohm) else min(round(ohm), OPEN_OHM - 1)
+        self._at(sample, lambda: lib.face_set_load(self._board, output, whole, 1.0 + gain_error))
 
     def set_impedance(self, input_: int, ohm: float) -> None:
         """What impedance mode measures at this input, math.inf for a lost electrode."""

@@ -205,7 +205,8 @@ class SimDevice:
         return next_batch(offset, self._configured[2], self._batch_n)
 
     def _holding(self) -> bool:
-        return self.firmware.sample < max(self._hold_until, self._wedged_until)
+        until = max(self._hold_until, self._wedged_until)
+        return until > 0 and self.firmware.sample < until
 
     def _set_pace(self) -> None:
         paced = not self.unthrottled or self._holding()
@@ -246,11 +247,8 @@ class SimDevice:
         at = first + self._origin
         for sample, line, level in patient.aux(at, n):
             fw.set_aux(line, level, sample - self._origin)
-        for output in range(fw.outputs):
-            load = patient.load(output, at)
-            if load != self._loads.get(output):
-                self._loads[output] = load
-                fw.set_load(output, load[0], load[1] - 1.0)
+        for when in (at, *patient.load_changes(at, n)):
+            self._follow_loads(when)
         if fw.impedance_input is not None:
             for number in range(fw.config.inputs):
                 fw.set_impedance(number, patient.impedance(number, at))
@@ -268,6 +266,14 @@ class SimDevice:
             self._arm(faults.from_scenario(scripted, later, self._configured[1], self._origin))
         if self._scheduled:
             self._strike_scheduled(first + n)
+
+    def _follow_loads(self, at: int) -> None:
+        """Tell the firmware what its outputs see from patient sample `at` on."""
+        for output in range(self.firmware.outputs):
+            load = self.patient.load(output, at)
+            if load != self._loads.get(output):
+                self._loads[output] = load
+                self.firmware.set_load(output, load[0], load[1] - 1.0, at - self._origin)
 
     # ------------------------------------------------------------------ faults
 

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,22 @@ import msgspec
 import structlog
 
 from ionmd import __version__, catalog
+from ionmd.case.earlier import ResumePoint
 from ionmd.case.files import Files, OsFiles
-from ionmd.case.recorder import Recorder, Trouble
+from ionmd.case.recorder import Recorder
 from ionmd.case.timedfiles import TimedFiles
+from ionmd.case.troubles import Trouble
 from ionmd.commands.base import Desk
 from ionmd.config import Config
 from ionmd.drivers.base import Amplifier, DeviceConfig, OutputConfig
 from ionmd.drivers.registry import amplifier_class
 from ionmd.engine import Engine
-from ionmd.errors import NO_DEVICE, IonmdError, Refused, StorageError
+from ionmd.errors import NO_DEVICE, ConfigError, IonmdError, Refused, StorageError
+from ionmd.metrics import Metrics
 from ionmd.model import DeviceStatus
 from ionmd.pipeline import Pipeline
 from ionmd.room.bus import Bus
+from ionmd.room.outside import happened
 from ionmd.room.room import Room
 from ionmd.service import notify
 from ionmd.service.backend import Call, Caller, Limits, StreamSource, StreamSpec
@@ -93,13 +97,28 @@ class _Store:
     def __init__(self, recorder: Recorder, daemon: Daemon) -> None:
         self._recorder, self._daemon = recorder, daemon
 
-    def open_case(self, case_id: str, header: dict[str, Any], resume: bool) -> int:
+    def prepare_resume(self, case_id: str, done: Callable[[object, IonmdError | None], None]) -> None:
+        def prepare() -> None:
+            try:
+                done(self._recorder.prepare_resume(case_id), None)
+            except StorageError as error:
+                done(None, Refused(str(error), 1002))
+
+        if self._daemon.virtual:
+            prepare()  # the device waits, and the sample at which the case opens does not depend on the disk
+        else:
+            self._recorder.background(prepare)
+
+    def open_case(self, case_id: str, header: dict[str, Any], resume: object | None) -> int:
         room = self._daemon.room
         labels = _input_names(room, header)
         try:
-            if resume:
-                point = self._recorder.resume_case(case_id, labels or None, room.lsb_uv or 0.03125, room.rate_hz)
+            if isinstance(resume, ResumePoint):
+                point = self._recorder.resume_case(
+                    case_id, labels or None, room.lsb_uv or 0.03125, room.rate_hz, prepared=resume
+                )
                 room.clock.rebase(max(point.end_sample, room.clock.next_sample))
+                self._daemon.server.announce(case_id=case_id)
                 return room.clock.next_sample
             if not labels:
                 raise Refused("no amplifier has answered yet: its inputs must be known to open a case", NO_DEVICE)
@@ -113,10 +132,16 @@ class _Store:
         self._recorder.close_case(state, sample=self._daemon.room.now)
         self._daemon.server.announce(case_id=None)
 
-    def list_cases(self) -> list[dict[str, Any]]:
-        from ionmd.case.verify import list_cases
+    def list_cases(self, done: Callable[[list[dict[str, Any]], IonmdError | None], None]) -> None:
+        from ionmd.case.listing import list_cases
 
-        return list_cases(self._recorder.state_dir)
+        def job() -> None:
+            try:
+                done(list_cases(self._recorder.state_dir), None)
+            except StorageError as error:
+                done([], error)
+
+        self._recorder.background(job)
 
     def path(self, case_id: str) -> str:
         return str(self._recorder.state_dir / "cases" / case_id)
@@ -148,6 +173,7 @@ class Daemon:
     ) -> None:
         self.config = config
         self.boot_id = uuid.uuid4().hex
+        self.virtual = speed is None  # the device owns time and waits for us
         self._on_event = on_event
         self._disk_slow = False
         self.files = TimedFiles(files or OsFiles())
@@ -164,10 +190,12 @@ class Daemon:
         if speed == 1.0:  # a simulated unit is born with its daemon
             self.room.deliveries.begin_nonces(time.time())
         self.streams = Streams(self.room)
-        self.pipeline = Pipeline(self.room, [self.recorder.raw, self.streams.push])
+        self.metrics = Metrics(self.room, self.recorder.stats, lambda: self.server.stats())
+        self.pipeline = Pipeline(self.room, [self.recorder.raw, self.streams.push, self.metrics.push])
+        self.pipeline.after += [self.streams.after, self.metrics.after]
         speed_name = "max" if speed is None else f"{speed:g}"
         self.desk = Desk(self.room, _Store(self.recorder, self), lambda action: self.engine.post(action), __version__,
-                         self.boot_id, speed_name, config.case.template)
+                         self.boot_id, speed_name, config.case.template, lambda: self.engine.device_status())
         template = self._templates.get(config.case.template) or next(iter(self._templates.values()))
         wanted = device_config(config, template)
         make: Callable[[DeviceConfig], Amplifier] = make_amplifier or amplifier_class(config.device.driver)
@@ -206,7 +234,13 @@ class Daemon:
 
     def script(self, step: Step, done: Callable[[object, Exception | None], None] | None = None) -> None:
         """A request of the agenda, by the daemon's own script (connection 0)."""
-        params = msgspec.convert({**step.params, "at_sample": step.at_sample}, METHODS[step.method].params)
+        try:
+            params = msgspec.convert({**step.params, "at_sample": step.at_sample}, METHODS[step.method].params)
+        except KeyError:
+            known = ", ".join(sorted(METHODS))
+            raise ConfigError(f"agenda: method {step.method!r} came, expected one of {known}") from None
+        except msgspec.ValidationError as e:
+            raise ConfigError(f"agenda: {step.method} at sample {step.at_sample}: {e}") from None
         lease = getattr(params, "lease", None)
         call = Call(step.method, params, SCRIPT)
 
@@ -266,13 +300,13 @@ class Daemon:
 
     def stim_off(self, caller: Caller) -> None:
         self.control.off()
-        self.engine.post(lambda: self.room.stimulation.stopped(f"stim off by uid {caller.uid}"))
+        self.engine.post(lambda: happened(self.room, "stim_off", reason=f"stim off by uid {caller.uid}"))
 
     def lease_lost(self, connection_id: int, reason: str) -> None:
         def check() -> None:
             holder = self.room.stimulation.lease.holder
             if holder is not None and holder.connection == connection_id:
-                self.room.stimulation.lost(reason)
+                happened(self.room, "lease_lost", reason=reason)
 
         # the outputs go off at once; whose lease it was is looked at on the pipeline thread
         holder = self.room.stimulation.lease.holder
@@ -301,18 +335,12 @@ class Daemon:
         self.recorder.wait_room(5.0)
 
     def _recorder_trouble(self, trouble: Trouble) -> None:
-        def tell() -> None:
-            if trouble.active:
-                self.room.technical.raised(f"record.{trouble.code}", "", trouble.sentence, "high", [trouble.detail])
-            else:
-                self.room.technical.over(f"record.{trouble.code}", "", trouble.sentence)
-
-        self.engine.post(tell)
+        self.engine.post(lambda: happened(self.room, "record", **asdict(trouble)))
 
     def _control_trouble(self, trouble: ControlTrouble) -> None:
         log.warning("device_request_failed", what=trouble.what, slot=trouble.slot, reason=trouble.reason,
                     text=trouble.text)
-        self.engine.post(lambda: self.room.stimulation.on_trouble(trouble))
+        self.engine.post(lambda: happened(self.room, "device_refused", **asdict(trouble)))
 
     def _denied(self, caller: Caller, method: str) -> None:
         def note() -> None:

@@ -25,6 +25,7 @@ from ionmd.drivers.base import Amplifier, Identity
 from ionmd.errors import DeviceError, DeviceGone, IonmdError, Refused
 from ionmd.model import Block, DeviceStatus, Gap
 from ionmd.pipeline import Pipeline
+from ionmd.room.outside import happened
 from ionmd.room.room import QUANTUM_MS
 from ionmd.service.backend import Call
 from ionmd.timers import HEARTBEAT_MS, NO_DATA_ALARM_MS, STAGE_STUCK_MS
@@ -70,6 +71,8 @@ class Engine:
         self._fresh = True  # no block of this connection has come yet
         self._last_data_s = 0.0
         self._silent = False
+        self._hole = (Gap.NONE, 0)  # before rows that have not come yet
+        self._resume_at = 0  # case sample of these rows
         self._next_try_s = 0.0
         self._last_beat_s = 0.0
         self._first_sample: int | None = None
@@ -138,6 +141,7 @@ class Engine:
                 self.ticks += 1
                 self._do_inbox()
                 self._due()
+                self._room.stimulation.watch_lease()
                 if self._amplifier is None:
                     self._connect()
                 if self._amplifier is None or not self._read():
@@ -171,28 +175,30 @@ class Engine:
             if now - self._last_beat_s >= HEARTBEAT_MS / 1000.0:
                 self._last_beat_s = now
                 self._room.stimulation.beat()
-            self._room.stimulation.watch_lease()
             self._supervise(now)
 
     def _supervise(self, now: float) -> None:
         """No samples for too long is an alarm; it ends with the next block."""
         if not self._silent and self._last_data_s and now - self._last_data_s > NO_DATA_ALARM_MS / 1000.0:
             self._silent = True
-            room = self._room
-            room.monitoring.block("", "no data", "no samples arrive", room.now)
-            room.technical.raised(
-                "device.no-data", "", "No samples arrive from the amplifier: nothing is monitored.", "high",
-                [f"last sample {room.now - 1}"],
-            )
+            happened(self._room, "no_data")
             self._tell("stalled")
 
     # ------------------------------------------------------------ device
+
+    def device_status(self) -> DeviceStatus:
+        """The state told last with the counters of now.  Pipeline thread."""
+        told = self._room.device
+        if self._amplifier is None:
+            return told
+        return msgspec.structs.replace(self._amplifier.status(), state=told.state, detail=told.detail)
 
     def _tell(self, state: str, detail: str = "") -> None:
         room, amplifier = self._room, self._amplifier
         status = amplifier.status() if amplifier is not None else DeviceStatus(state)
         room.device = msgspec.structs.replace(status, state=state, detail=detail)
         room.bus.emit("device", room.device)
+        room.tell_monitoring()
         if self._on_device is not None:
             self._on_device(room.device)
 
@@ -215,6 +221,7 @@ class Engine:
             self._block = Block(max(1, round(BLOCK_S * identity.rate_hz)), len(identity.inputs), identity.rate_hz)
             self._amplifier, self._identity = amplifier, identity
             self._fresh = True
+            self._hole, self._resume_at = (Gap.NONE, 0), 0
             room.clock.unmap()
             room.control.attach(amplifier.stimulator())
             amplifier.start()
@@ -227,23 +234,13 @@ class Engine:
                 self._tell(state, str(error))
             return
         self._serial = self._serial or identity.serial  # from now on only this unit, until the operator says otherwise
-        room.stimulation.on_attach()
-        room.stimulation.beat()
         self._last_data_s = time.monotonic()
         self._tell("streaming")
-        room.technical.over("device.lost", "", "the amplifier is back; everything is disarmed")
-        room.monitoring.unblock("", "no device", room.now)
+        happened(room, "device_back", stimulator=room.control.attached)
 
     def _lost(self, error: DeviceGone) -> None:
-        room = self._room
-        room.stimulation.lost("the device was lost")
-        room.control.attach(None)
-        room.deliveries.ledger.cancel()
+        happened(self._room, "device_lost", text=str(error))
         self._close()
-        room.monitoring.block("", "no device", "the amplifier is not connected", room.now)
-        room.technical.raised(
-            "device.lost", "", "The amplifier was lost: nothing is monitored, stimulation is off.", "high", [str(error)]
-        )
         self._tell("lost", str(error))
         self._next_try_s = 0.0
 
@@ -262,9 +259,10 @@ class Engine:
             return False
         clock = room.clock
         quantum = max(1, round(QUANTUM_MS * identity.rate_hz / 1000.0))
-        limit = (clock.next_sample // quantum + 1) * quantum
+        next_sample = max(clock.next_sample, self._resume_at)
+        limit = (next_sample // quantum + 1) * quantum
         if self._agenda:
-            limit = min(limit, max(self._agenda[0].sample, clock.next_sample + 1))
+            limit = min(limit, max(self._agenda[0].sample, next_sample + 1))
         # the counter of a fresh stream may stand anywhere: its first block ends by its capacity
         try:
             if not amplifier.read_into(block, None if self._fresh else clock.to_device(limit)):
@@ -273,8 +271,13 @@ class Engine:
             self._lost(error)
             return False
         if block.n:
+            block.gap, block.lost = block.gap | self._hole[0], block.lost + self._hole[1]
+            self._hole = (Gap.NONE, 0)
             self._take(block, identity)
-        block.clear()
+            block.clear()
+        else:  # every sample up to the limit is lost: what is known of the hole belongs to the rows after it
+            self._hole = (self._hole[0] | block.gap, self._hole[1] + block.lost)
+            self._resume_at = clock.to_case(block.first)
         return True
 
     def _take(self, block: Block, identity: Identity) -> None:
@@ -302,8 +305,7 @@ class Engine:
             self._first_sample = block.first
         if self._silent:
             self._silent = False
-            room.monitoring.unblock("", "no data", room.now)
-            room.technical.over("device.no-data", "", "samples arrive again")
+            happened(room, "data_again")
             self._tell("streaming")
         self._pipeline.process(block)
         if self._wait_room is not None:

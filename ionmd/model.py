@@ -68,7 +68,7 @@ class StimState(IntEnum):
     TRIPPED = 4
 
 
-class Mark(msgspec.Struct, frozen=True):
+class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
     """One edge or pulse with the sample at which it happened.
 
     `delivered` and `set` are in the output's unit (mA or V); `value` is ohm for IMPEDANCE, the level for
@@ -176,6 +176,47 @@ class Person(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     credential: str = ""
     function: str = "technologist"  # technologist, physician, surgeon, anaesthesia, observer
+
+
+class Attendance(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An interval of presence; `until` is None while it lasts."""
+
+    person: Person
+    uid: int
+    since: int
+    until: int | None = None
+
+
+class RoomEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something that happened in the room; `at` is when, `entered_at` when it was written down (samples)."""
+
+    id: str
+    kind: EventKind
+    text: str
+    at: int
+    entered_at: int
+    person: str
+
+
+class EpisodeEntry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who was told what, and what came of it."""
+
+    sample: int
+    person: str
+    informed: list[str]
+    words: str
+    reply: str = ""
+    action: str = ""
+    outcome: str = ""
+
+
+class Episode(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Opened by a change; its point is who was told."""
+
+    id: str
+    alarm: str
+    opened_sample: int
+    entries: list[EpisodeEntry] = []
 
 
 class StimulusSummary(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -90,6 +90,7 @@ class Presence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     snr_db: float = 1.0
     reproducibility: float = 0.3
     min_uv: float = 0.0
+    seen_uv: float = 0.0  # smallest response that counts: `absent` is said only where the noise would not hide it
     noise_ms: tuple[float, float] | None = None  # a stretch without response; only used when there are no halves
     present_score: float = 0.95
     absent_score: float = 0.90

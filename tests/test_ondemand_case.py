@@ -164,8 +164,8 @@ def test_a_probe_in_the_air_is_a_state_and_never_an_alarm_or_a_threshold(case):
     first = thresholds(case)[0]
     assert first["no_contact"] and first["threshold_ma"] is None and not first["not_reached"]
     assert first["sample"] < CONTACT
-    states = [d["contact"] for d in case.of("stim") if "contact" in d]
-    assert states == [False, True]
+    states = [d["state"] for d in case.of("stim") if d.get("state") in ("contact", "no contact")]
+    assert states == ["no contact", "contact"]
     assert not [a for a in case.of("alarm") if a.kind == "technical"]
     assert not [r for r in readings(case, "temg_probe") if r.sample < CONTACT]
 
@@ -200,16 +200,16 @@ def test_a_burst_is_an_event_of_its_muscle_and_nothing_else_is(case):
 
 def test_neither_trains_nor_the_probe_nor_twitches_count_as_activity(case):
     assert {b["derivation"] for b in bursts(case)} == {"TA-L"}
-    loud = [c["rms_uv"] for d in case.of("emg") for c in d.get("channels", [])
+    loud = [c["rms_uv"] for d in case.of("emg") for c in d.get("muscles", [])
             if c["rms_uv"] is not None and not BURST - RATE < d["sample"] < BURST + 2 * RATE]  # fmt: skip
     assert max(loud) < 8.0
 
 
 def test_cautery_mutes_as_a_state_and_a_burst_under_it_is_not_told(case):
-    changes = [(d["muted"], d["cause"], d["sample"]) for d in case.of("emg") if "channels" not in d and "muted" in d]
+    changes = [(d["muted"], d["cause"], d["sample"]) for d in case.of("emg") if "muscles" not in d and "muted" in d]
     assert [(m, c) for m, c, _ in changes] == [(True, "cautery"), (False, "")]
     assert changes[0][2] == pytest.approx(CAUTERY[0], abs=RATE // 100)
     assert CAUTERY[1] < changes[1][2] <= CAUTERY[1] + RATE // 2
-    inside = [d for d in case.of("emg") if "channels" in d and CAUTERY[0] + RATE <= d["sample"] < CAUTERY[1]]
-    assert inside and all(d["muted"] and c["state"] == "muted" and c["rms_uv"] is None for d in inside
-                          for c in d["channels"])  # fmt: skip
+    inside = [d for d in case.of("emg") if "muscles" in d and CAUTERY[0] + RATE <= d["sample"] < CAUTERY[1]]
+    assert inside and all(d["muted"] and not c["active"] and c["rms_uv"] is None for d in inside
+                          for c in d["muscles"])  # fmt: skip

@@ -61,9 +61,9 @@ def test_the_train_of_four_is_four_of_its_own_responses(case):
 def test_twitches_are_no_spontaneous_activity_and_what_was_held_is_said(case):
     emg = case.of("emg")
     assert [d for d in emg if "burst" in d] == []
-    seconds = [d for d in emg if "channels" in d and d["sample"] > 2 * RATE]
+    seconds = [d for d in emg if "muscles" in d and d["sample"] > 2 * RATE]
     assert all(50.0 < d["held_ms"] < 900.0 for d in seconds)
-    assert max(c["rms_uv"] for d in seconds for c in d["channels"]) < 12.0
+    assert max(c["rms_uv"] for d in seconds for c in d["muscles"]) < 12.0
 
 
 def test_a_delivery_by_hand_is_no_answer_to_a_threshold_search(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from ionmd.catalog import load_test
 from ionmd.errors import ConfigError
 from ionmd.model import decode_curve
-from ionmd.replay import replay_file
+from ionmd.replay.file import replay_file
 from tests.visual_erp import TEST_FILE, convert, plain_average, test_file
 
 

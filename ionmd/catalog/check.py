@@ -208,6 +208,7 @@ def _check_presence(c: _Checker, d: TestDefinition, span: tuple[float, float]) -
     c.number("presence.snr_db", p.snr_db, -20.0, 60.0, "dB")
     c.number("presence.reproducibility", p.reproducibility, 0.0, 1.0)
     c.number("presence.min_uv", p.min_uv, 0.0, 1e6, "uV")
+    c.number("presence.seen_uv", p.seen_uv, 0.0, 1e6, "uV")
     c.number("presence.present_score", p.present_score, 0.5, 1.0)
     c.number("presence.absent_score", p.absent_score, 0.0, p.present_score)
 

@@ -101,16 +101,17 @@ def simulated(config: Config, scenario_name: str, serial: str) -> tuple[Config, 
     block = unit.block_samples or max(1, unit.rate_hz // 500)
     mains: Any = 60 if found.noise.mains_hz == 60.0 else 50
     device = Device("ionm1", serial, unit.inputs, unit.rate_hz, block, mains)
-    agenda = [Step(found.sample(s, unit.rate_hz), s.method, s.params) for s in found.operator_steps]
+    agenda = [Step(s.sample(unit.rate_hz), s.method, s.params) for s in found.operator_steps]
     return msgspec.structs.replace(config, device=device, case=Case(found.scenario.template)), agenda or None
 
 
 def beside_simulator(scenario_name: str, speed: str) -> int:
     """Start the simulator, then this command line again under its environment; the child's exit code."""
     from firmware_sim import scenario as scenarios
+    from firmware_sim import unit
     from firmware_sim.launch import Simulator
 
-    scenarios.load(scenario_name)  # a wrong scenario is told before anything starts
+    unit.check(scenarios.load(scenario_name))  # a wrong scenario is told before anything starts
     simulator = Simulator(scenario_name, speed)
     try:
         simulator.start()

@@ -7,6 +7,8 @@ import time
 from ionmd.commands.base import Desk, Later
 from ionmd.drivers.base import ArmToken
 from ionmd.errors import INTERLOCK, LIMIT, IonmdError, Refused
+from ionmd.events import DeliveryArmed, LeaseGiven
+from ionmd.room.outside import happened
 from ionmd.room.stimulation import MANUAL_SLOT, ManualArm, unlike
 from ionmd.service.backend import Caller
 from ionmd.service.schema import (
@@ -32,7 +34,7 @@ def acquire(desk: Desk, p: StimAcquire, caller: Caller) -> object:
     person = desk.person(caller, p.by)
     holder = Holder(caller.connection_id, caller.uid, person)
     lease = room.stimulation.lease.acquire(holder, time.monotonic(), p.take)
-    room.bus.emit("stim", {"state": "lease", "holder": person, "taken": p.take})
+    room.bus.emit("stim", LeaseGiven(state="lease", holder=person, taken=p.take))
     return {"lease": lease, "keepalive_ms": LEASE_KEEPALIVE_MS}
 
 
@@ -94,8 +96,9 @@ def arm(desk: Desk, p: StimArm, caller: Caller) -> object:
             room.stimulation.hold(
                 ManualArm(token, output, sequence, p.site, p.rate_hz, person, confirm, expires)
             )
-            room.bus.emit("stim", {"state": "armed", "output": output.name, "site": p.site, "amplitude": amplitude,
-                                   "unit": stimulus.unit, "person": person})
+            room.bus.emit("stim", DeliveryArmed(
+                state="armed", output=output.name, site=p.site, amplitude=amplitude, unit=stimulus.unit, person=person,
+            ))
             echo = {
                 "output": output.name, "jack": output.jack, "unit": "mV" if volts else "uA",
                 "pulses": [[x.t_us, x.amplitude, x.width_us, x.biphasic] for x in sequence.pulses],
@@ -125,8 +128,7 @@ def confirm(desk: Desk, p: StimConfirm, caller: Caller) -> object:
     armed_value = abs(armed.sequence.pulses[0].amplitude)
     value = v_to_mv(p.amplitude) if armed.sequence.volts else ma_to_ua(p.amplitude)
     if value != armed_value:
-        room.stimulation.manual = None
-        room.control.off()
+        happened(room, "disarmed")
         raise Refused(
             f"{p.amplitude:g} was repeated, {armed_value / 1000:g} is armed: the token is destroyed, arm again",
             INTERLOCK,
@@ -146,8 +148,8 @@ def fire(desk: Desk, p: StimFire, caller: Caller) -> object:
         raise Refused(f"{armed.confirm}: repeat the amplitude with stim.confirm first", INTERLOCK)
     if room.technical.cautery:
         raise Refused("cautery is active: stimulation is paused, fire again when it ends", INTERLOCK)
-    at = room.stimulation.fire(armed, at_sample=p.at_sample)
-    return {"delivery": p.token, "at_sample": at}
+    delivery = room.stimulation.fire(armed, at_sample=p.at_sample)
+    return {"delivery": delivery.nonce, "at_sample": delivery.asked_sample}
 
 
 def reset(desk: Desk, p: StimReset, caller: Caller) -> object:

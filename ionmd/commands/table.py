@@ -84,12 +84,17 @@ def execute(desk: Desk, call: Call, reply: Reply) -> None:
         reply(None, Refused(f"{call.method}: {error}", INTERLOCK))
         return
     if not changes:
-        reply(answer, None)
+        if isinstance(answer, Later):
+            answer.then(reply)
+        else:
+            reply(answer, None)
         return
+
+    asked: dict[str, object] = {}
 
     def finish(value: object, error: IonmdError | None) -> None:
         if error is not None:
-            room.bus.journal("audit", _line(desk, call, sample, {"refused": str(error)}))
+            room.bus.journal("audit", _line(desk, call, sample, {"refused": str(error), **asked}))
             reply(None, error)
             return
         result: dict[str, object] = {"n": 0, "sample": sample, **(value if isinstance(value, dict) else {})}
@@ -98,9 +103,10 @@ def execute(desk: Desk, call: Call, reply: Reply) -> None:
             result["n"] = n
             reply(result, None)
 
-        room.bus.journal("request", _line(desk, call, sample, {}), durable)
+        room.bus.journal("request", _line(desk, call, sample, asked), durable)
 
-    if isinstance(answer, Later):
+    if isinstance(answer, Later):  # the journal has when it was asked and when the device had answered
+        asked["asked"] = room.bus.journal("asked", _line(desk, call, sample, {}))
         answer.then(finish)
     else:
         finish(answer, None)

@@ -26,6 +26,7 @@ F64 = npt.NDArray[np.float64]
 
 WAVE_Z = 3.0  # a wave stands out when its prominence is this many times the noise of a difference of two points
 RIVAL_Z = 2.0  # a second peak of the window this close in prominence or height makes the choice doubtful
+SEEN = 4.0  # a response of this many times the residual noise, peak to peak, would not have been missed
 LATENCY_SHARE = 0.05  # an interval wider than this share of the latency cannot carry the classical 10 % rule
 
 
@@ -84,7 +85,8 @@ def presence(definition: TestDefinition, mean_uv: F64, window: tuple[int, int], 
     tall = float(part.max() - part.min()) >= rule.min_uv
     if score >= rule.present_score and db >= rule.snr_db and repeats and tall:
         return Evidence("present", score, db, reproducibility)
-    if score < rule.absent_score or not tall:
+    hidden = rule.seen_uv > 0.0 and not (SEEN * noise.residual_uv <= rule.seen_uv)
+    if (score < rule.absent_score or not tall) and not hidden:
         return Evidence("absent", score, db, reproducibility)
     return Evidence("uncertain", score, db, reproducibility)
 

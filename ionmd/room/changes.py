@@ -15,6 +15,7 @@ from ionmd.alarm.cause import DOWN, Surroundings
 from ionmd.alarm.criteria import Judged, compare, judge, judge_sweep, measure_value
 from ionmd.alarm.shape import projection
 from ionmd.alarm.watch import Observation
+from ionmd.events import RepeatWanted, Told
 from ionmd.model import Alarm, Comparison, Reading
 from ionmd.room.teststate import TestState
 from ionmd.runner.base import Report, SubAverage
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 CONTROL_SUBS = 3
 # Below this share a control is down rather than drifting, and explains no more than this much.
 LARGEST_DRIFT = 0.5
+# A sub-average whose values vary this many times more than a whole one is no evidence about a control.
+THIN = 1.5
 
 
 class Changes:
@@ -48,8 +51,10 @@ class Changes:
             state.readings.append(reading)
             room.validity.reading(state, reading)
             room.bus.emit("reading", reading, key=f"{reading.test}/{reading.derivation}/{reading.kind}")
+        for seen in report.sweeps:
+            room.bus.show("sweep", seen, key=state.id)  # the record has the deliveries and the averages
         for topic, data in report.events:
-            room.bus.emit(topic, data)
+            room.bus.emit(topic, data, key=_key(data))
         for label in report.valid:
             room.monitoring.valid_reading(state.id, label, room.now)
         if report.finished is not None:
@@ -119,6 +124,8 @@ class Changes:
                 size = self._size_ratio(sub, label, reference, state)
                 ratio = projection(sub.uv[d, lo:hi], reference.mean_uv[lo:hi]) if size is None else size
                 found[label] = ratio
+                if sub.thinness(d) > THIN:
+                    continue  # too few sweeps to speak for a control
                 state.recent_ratio.setdefault(label, deque(maxlen=CONTROL_SUBS)).append(ratio)
         return found
 
@@ -126,7 +133,7 @@ class Changes:
         self, state: TestState, sub: SubAverage, readings: dict[str, Reading], ratios: dict[str, float]
     ) -> None:
         base, rule, room = state.baseline, state.rule, self._room
-        if base is None or rule is None or state.watch is None:
+        if base is None or rule is None or state.watch is None or state.run is None:
             return
         expected, expected_se, drift = self._expected(state)
         single = state.watch.separate
@@ -140,16 +147,18 @@ class Changes:
             if single:
                 judged[label] = judge_sweep(reading, reference.reading, rule, ratio, expected)
                 continue
-            judged[label] = judge(
-                reading, reference.reading, rule, ratio, reference.sub_ratio_sd, expected, expected_se
-            )
+            # the baseline's spread is that of whole sub-averages; one of few accepted sweeps varies more
+            se = reference.sub_ratio_sd * sub.thinness(state.run.labels.index(label))
+            judged[label] = found = judge(reading, reference.reading, rule, ratio, se, expected, expected_se)
+            if found.judgeable:
+                room.monitoring.valid_reading(state.id, label, reading.sample)
         if not judged:
             return
         seen = Observation(sub.sample, sub.first_sample, judged, self.surroundings(state, judged), drift)
         for alarm in state.watch.observe(seen, room.book):
             self.tell(alarm)
             if single and alarm.state == "possible":  # the room repeats at once; nobody waits for the next interval
-                room.bus.emit("stim", {"state": "repeat wanted", "test": state.id, "alarm": alarm.id})
+                room.bus.emit("stim", RepeatWanted(state="repeat wanted", test=state.id, alarm=alarm.id))
 
     def tell(self, alarm: Alarm) -> None:
         """Publish an alarm; a confirmed change opens its episode."""
@@ -157,7 +166,8 @@ class Changes:
         room.bus.emit("alarm", alarm)
         opened = alarm.kind == "physiological" and alarm.state in ("possible", "active")
         if opened and not any(e.alarm == alarm.id for e in room.people.episodes.values()):
-            room.bus.emit("case", {"episode": room.people.open_episode(alarm.id, alarm.sample)}, kind="episode")
+            episode = room.people.open_episode(alarm.id, alarm.sample)
+            room.bus.emit("case", Told(episode=episode), kind="episode")
 
     def surroundings(self, state: TestState, judged: dict[str, Judged]) -> Surroundings:
         """What the cause of the derivations that crossed is judged by: delivery, electrodes, controls."""
@@ -220,3 +230,11 @@ class Changes:
         factor = min(max(mean, LARGEST_DRIFT), 1.0)  # a rise of controls never excuses a fall here
         reason = f"independent controls are at {100 * mean:.0f} % of baseline as well" if factor < 0.9 else ""
         return factor, 0.1, reason
+
+
+def _key(data: dict[str, object]) -> str:
+    """Bursts of a muscle replace each other at a slow reader, but no page; nor does muting."""
+    burst = data.get("burst")
+    if "muted" in data and "muscles" not in data:
+        return f"{data.get('test')}/muted"
+    return f"{data.get('test')}/{burst['derivation']}" if isinstance(burst, dict) else str(data.get("test", ""))

@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from ionmd.errors import INTERLOCK, Refused
+from ionmd.events import AboutToFire, DeliveryDone, NotDelivered, ProbeContact
 from ionmd.model import Mark, MarkKind
 from ionmd.runner.base import Span
 from ionmd.stim.delivery import Delivery, Ledger
@@ -38,24 +39,25 @@ REASONS = {
 class Deliveries:
     """The ledger and its consequences."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, earlier: Deliveries | None = None) -> None:
+        """`earlier`: those of the case before; what is still on its way, the nonces and a latch are the device's."""
         self._room = room
-        self.ledger = Ledger()
+        self.ledger: Ledger = earlier.ledger if earlier is not None else Ledger()
         self.artefacts: deque[Span] = deque(maxlen=256)
-        self._nonce = 0
+        self.nonce: int = earlier.nonce if earlier is not None else 0
         self._failed: dict[int, int] = {}  # output -> failed in a row
         self._last: dict[int, Delivery] = {}  # output -> newest verified delivery
         self.pulses = 0
-        self.latched = ""
+        self.latched: str = earlier.latched if earlier is not None else ""
 
     def next_nonce(self) -> int:
-        self._nonce += 1
-        return self._nonce
+        self.nonce += 1
+        return self.nonce
 
     def begin_nonces(self, unix_s: float) -> None:
         """Nonces must grow for as long as the device has power, also across our own restarts: the start follows the
         calendar (16 a second since 2025; a cart never fires that often for long)."""
-        self._nonce = max(self._nonce, int(max(0.0, unix_s - 1_735_689_600) * 16) & 0x7FFFFFFF)
+        self.nonce = max(self.nonce, int(max(0.0, unix_s - 1_735_689_600) * 16) & 0x7FFFFFFF)
 
     def ask(self, state: TestState | None, slot: int, at_sample: int, delivery: Delivery) -> None:
         """Queue one fire; `at_sample` in case samples, at least a horizon ahead."""
@@ -65,7 +67,8 @@ class Deliveries:
         self.ledger.expect(delivery)
         if state is not None and state.definition.stimulus is not None and state.definition.stimulus.announce:
             in_ms = round((at_sample - room.now) * 1000.0 / room.rate_hz)
-            room.bus.emit("stim", {"state": "about to fire", "test": state.id, "at_sample": at_sample, "in_ms": in_ms})
+            soon = AboutToFire(state="about to fire", test=state.id, at_sample=at_sample, in_ms=in_ms)
+            room.bus.emit("stim", soon)
         room.control.fire(slot, delivery.nonce, room.clock.to_device(at_sample))
 
     def artefacts_from(self, sample: int) -> list[Span]:
@@ -129,14 +132,18 @@ class Deliveries:
     def _ended(self, delivery: Delivery) -> None:
         room = self._room
         state = room.tests.get(delivery.test)
-        room.bus.journal("delivery", {
-            "nonce": delivery.nonce, "test": delivery.test, "output": delivery.output, "ok": delivery.ok,
-            "no_contact": delivery.no_contact, "refused": delivery.refused, "zero_sample": delivery.zero_sample,
-            "volts": delivery.volts, "zero_at": delivery.zero_at, "pulses": [
-                [m.sample, m.set, m.delivered, m.width_us, m.polarity, int(m.ok), int(m.no_contact)]
+        done = DeliveryDone(
+            nonce=delivery.nonce, test=delivery.test, output=delivery.output, ok=delivery.ok,
+            no_contact=delivery.no_contact, refused=delivery.refused, zero_sample=delivery.zero_sample,
+            volts=delivery.volts, zero_at=delivery.zero_at, pulses=[
+                (m.sample, m.set, m.delivered, m.width_us, m.polarity, int(m.ok), int(m.no_contact))
                 for m in delivery.marks
             ],
-        })
+        )
+        if state is not None and state.continuous:
+            room.bus.journal("delivery", done)
+        else:
+            room.bus.emit("stim", DeliveryDone(state="delivery", **done), kind="delivery")
         if delivery.marks and not delivery.no_contact and delivery.ok:
             self._last[delivery.output] = delivery
         if state is not None and state.output is not None and state.output.connection == "hand-held probe":
@@ -158,14 +165,16 @@ class Deliveries:
         contact = not delivery.no_contact
         if self._failed.get(delivery.output) != (0 if contact else 1):
             self._failed[delivery.output] = 0 if contact else 1
-            self._room.bus.emit("stim", {"output": delivery.output, "test": state.id, "contact": contact})
+            name = state.output.name if state.output is not None else ""
+            found = ProbeContact(state="contact" if contact else "no contact", output=name, test=state.id)
+            self._room.bus.emit("stim", found)
         search = self._room.search
         if not contact and search is not None and search.state is state:
             search.no_contact()
 
     def _unanswered(self, test: str, why: str) -> None:
         room, search = self._room, self._room.search
-        room.bus.emit("stim", {"state": "not delivered", "test": test, "reason": why})
+        room.bus.emit("stim", NotDelivered(state="not delivered", test=test, reason=why))
         if search is not None and search.state.id == test:
             search.unanswered(why)
 

@@ -16,6 +16,7 @@ from ionmd.alarm.monitored import Monitoring
 from ionmd.alarm.watch import ChangeWatch
 from ionmd.clock import SampleClock
 from ionmd.errors import INTERLOCK, NO_CASE, NO_DEVICE, Refused
+from ionmd.events import AlarmsPaused, MonitoringChanged, PauseInfo
 from ionmd.model import DeviceStatus, Electrode, Source
 from ionmd.room.bus import Bus
 from ionmd.room.changes import Changes
@@ -28,6 +29,7 @@ from ionmd.room.threshold import Search
 from ionmd.room.validity import Validity
 from ionmd.runner.make import make_run
 from ionmd.runner.plan import resolve
+from ionmd.runner.stream import design
 from ionmd.stim.control import Control
 from ionmd.testdef import Template, TestDefinition
 
@@ -129,6 +131,10 @@ class Room:
         self.people.new_case()
         self.book = AlarmBook()
         self.monitoring = Monitoring()
+        self.deliveries = Deliveries(self, self.deliveries)
+        self.technical = Technical(self, self.technical)
+        self.stimulation = Stimulation(self, self.stimulation)
+        self.pause = self.search = None
         outputs = {o.name: o for o in template.output}
         self.tests = {}
         for slot, name in enumerate(template.tests):
@@ -136,11 +142,13 @@ class Room:
             output = outputs.get(definition.stimulus.output) if definition.stimulus is not None else None
             rule = template.alarm.get(name, definition.alarm)
             self.tests[name] = TestState(definition, rule, output, min(slot, 6))
+        self.technical.tell_known_faults()
         return self.case
 
     def close_case(self) -> None:
         for state in self.tests.values():
             self.stop_test(state)
+        self.tell_monitoring()
         self.case, self.template, self.tests = None, None, {}
         self.monitoring = Monitoring()
 
@@ -158,6 +166,7 @@ class Room:
             state.definition, channels, self.rate_hz, self.source, self.stride, state.own_rate_hz, self.mains_hz
         )
         state.run.excluded = set(state.excluded)
+        self._journal_filter(state.definition, getattr(state.run, "filter_id", ""))
         state.running = True
         state.suspended = ""
         state.recent_ratio.clear()
@@ -182,6 +191,15 @@ class Room:
             if bad:
                 text = f"electrode {self.technical.label(bad[0])}: {self.technical.faults[bad[0]]}"
                 self.monitoring.block(state.id, "electrode", text, self.now, channel.derivation.label)
+
+    def _journal_filter(self, definition: TestDefinition, filter_id: str) -> None:
+        """Second-order sections in force: of finished sweeps and averages, and of the streams that run along."""
+        finished, causal = (
+            design(spec, self.rate_hz).tolist() for spec in (definition.filter, definition.causal or definition.filter)
+        )
+        self.bus.journal("filter", {
+            "test": definition.test.id, "filter_id": filter_id, "sos": finished, "causal_sos": causal,
+        })
 
     def stop_test(self, state: TestState) -> None:
         if not state.running:
@@ -211,14 +229,22 @@ class Room:
 
     def begin_pause(self, seconds: float, reason: str, person: str) -> None:
         self.pause = Pause(self.now + round(seconds * (self.rate_hz or 1.0)), reason, person)
-        self.bus.emit("case", {"pause": {"until_sample": self.pause.until, "reason": reason, "person": person}},
-                      kind="pause")
+        info = PauseInfo(until_sample=self.pause.until, reason=reason, person=person)
+        self.bus.emit("case", AlarmsPaused(pause=info), kind="pause")
 
     def end_pause(self) -> None:
         """When its time is over."""
         if self.pause is not None and self.now >= self.pause.until:
             self.pause = None
-            self.bus.emit("case", {"pause": None}, kind="pause")
+            self.bus.emit("case", AlarmsPaused(pause=None), kind="pause")
+
+    def tell_monitoring(self) -> None:
+        """Publish which derivations became monitored, or not: why."""
+        for s in self.monitoring.drain(self.now, self.rate_hz or 1.0):
+            changed = MonitoringChanged(
+                test=s.test, derivation=s.derivation, monitored=s.monitored, why=s.why, reasons=s.reasons
+            )
+            self.bus.emit("quality", changed, key=f"{s.test}/{s.derivation}")
 
     def restart_averages(self, cause: str) -> None:
         """After a gap or a reconnect: nothing is averaged across it."""

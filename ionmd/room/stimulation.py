@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 from ionmd.drivers.base import Sequence
 from ionmd.errors import INTERLOCK, LIMIT, NO_DEVICE, IonmdError, Refused
+from ionmd.events import StimOff, StimStateChanged
 from ionmd.model import Mark, StimState
 from ionmd.room.deliveries import REASONS
+from ionmd.room.outside import happened
 from ionmd.room.teststate import TestState
 from ionmd.stim.control import Trouble
 from ionmd.stim.delivery import ALTERNATION, Delivery, build
@@ -56,17 +58,19 @@ class ManualArm:
 class Stimulation:
     """Lease, schedule, manual tokens, heartbeat."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, earlier: Stimulation | None = None) -> None:
+        """`earlier`: of the case before; the lease is a person's, trip and heartbeat are the device's."""
         self._room = room
-        self.lease = Lease()
+        self.lease: Lease = earlier.lease if earlier is not None else Lease()
         self.schedule = Schedule()
         self.manual: ManualArm | None = None
         self.paused: dict[str, int] = {}  # cause -> deliveries skipped
         self._reserved: list[tuple[int, int]] = []  # spans in which the cycle does not stimulate
         self._fired: dict[str, int] = {}  # on-demand test -> sample of its newest delivery
-        self.tripped = 0  # the firmware's reason code while it is latched
-        self._beat = 0
-        self._next_beat = 0
+        # the firmware's reason code while it is latched
+        self.tripped: int = earlier.tripped if earlier is not None else 0
+        self._beat: int = earlier._beat if earlier is not None else 0
+        self._next_beat: int = earlier._next_beat if earlier is not None else 0
 
     # ------------------------------------------------------------ lease
 
@@ -87,7 +91,7 @@ class Stimulation:
         if room.search is not None:
             room.search.stop(reason)
         stopped = [s for s in room.tests.values() if s.running and s.stimulates]
-        room.bus.emit("stim", {"state": "off", "reason": reason, "tests": [s.id for s in stopped]})
+        room.bus.emit("stim", StimOff(state="off", reason=reason, tests=[s.id for s in stopped]))
         for state in stopped:
             state.suspended = reason  # a new start is what ends it
             room.monitoring.block(state.id, "stimulation stopped", f"stimulation stopped: {reason}", room.now)
@@ -155,9 +159,9 @@ class Stimulation:
     # ------------------------------------------------------------ every quantum
 
     def watch_lease(self) -> None:
-        """A silent holder loses the lease; monotonic time, because a person is waiting, not a sample."""
+        """Between blocks: a silent holder loses the lease; monotonic, because a person is waiting, not a sample."""
         if self.lease.expired(time.monotonic()):
-            self.lost("the holder of the lease is silent")
+            happened(self._room, "lease_lost", reason="the holder of the lease is silent")
 
     def on_trouble(self, trouble: Trouble) -> None:
         """A request to the device failed (control thread's word)."""
@@ -171,9 +175,8 @@ class Stimulation:
             )
 
     def tick(self) -> None:
-        """Hand out what is due within the horizon; watch the lease; beat."""
+        """Hand out what is due within the horizon; beat."""
         room = self._room
-        self.watch_lease()
         horizon = room.now + ms_to_samples(HORIZON_MS, room.rate_hz) + room.quantum
         for at_sample, test in self.schedule.due(horizon):
             state = room.tests.get(test)
@@ -204,7 +207,11 @@ class Stimulation:
         """The firmware changed state by itself or on request; `value` is the reason."""
         room = self._room
         state, reason = StimState(mark.state), mark.value
-        room.bus.emit("stim", {"state": state.name, "reason": reason, "at_sample": mark.sample})
+        words = REASONS.get(reason, "")
+        changed = StimStateChanged(
+            state=state.name, code=reason, reason=words, at_sample=mark.sample,  # type: ignore[typeddict-item]
+        )
+        room.bus.emit("stim", changed)
         if state is StimState.TRIPPED and not self.tripped:
             self.tripped = reason
             why = REASONS.get(reason, f"reason {reason}")
@@ -253,15 +260,15 @@ class Stimulation:
             raise Refused("the arm token expired (10 s); arm again", INTERLOCK)
         return arm
 
-    def fire(self, arm: ManualArm, slot: int = MANUAL_SLOT, at_sample: int | None = None) -> int:
-        """One delivery as soon as it may be (or at `at_sample`, if that is later); its sample."""
+    def fire(self, arm: ManualArm, slot: int = MANUAL_SLOT, at_sample: int | None = None) -> Delivery:
+        """One delivery as soon as it may be, or at `at_sample`, if that is later."""
         state = self.test_of(arm.output)
         if state is not None and unlike(arm.sequence, self.sequence(state)):
             state = None  # not the test's own stimulus: its answer is no sweep of the test
-        at = self.on_demand(state, arm.output, slot, arm.sequence, at_sample or 0)
+        delivery = self.on_demand(state, arm.output, slot, arm.sequence, at_sample or 0)
         if arm.rate_hz:
-            arm.next_sample = at + round(self._room.rate_hz / arm.rate_hz)
-        return at
+            arm.next_sample = delivery.asked_sample + round(self._room.rate_hz / arm.rate_hz)
+        return delivery
 
     def test_of(self, output: OutputDef) -> TestState | None:
         """The running on-demand test whose sweeps the deliveries on this output are."""
@@ -272,8 +279,8 @@ class Stimulation:
 
     def on_demand(
         self, state: TestState | None, output: OutputDef, slot: int, sequence: Sequence, at_sample: int = 0
-    ) -> int:
-        """Ask for one delivery outside the cycle; its sample.
+    ) -> Delivery:
+        """Ask for one delivery outside the cycle.
 
         The cycle keeps free of it: neither does a pulse of the cycle reach into its sweep (an M wave would pass for
         a response), nor it into theirs.  Raises Refused when the test's own gap between deliveries is not over."""
@@ -281,10 +288,11 @@ class Stimulation:
         before, after = self._cycle_reach()
         at = max(at_sample, room.now + ms_to_samples(HORIZON_MS, room.rate_hz) + room.quantum + before)
         self._need_gap(state, at)
-        room.deliveries.ask(state, slot, at, Delivery(
+        delivery = Delivery(
             room.deliveries.next_nonce(), state.id if state else "", output.jack, len(sequence.pulses),
             sequence.zero_at, at, sequence.volts, abs(sequence.pulses[0].amplitude) / 1000.0,
-        ))
+        )
+        room.deliveries.ask(state, slot, at, delivery)
         train = ms_to_samples(sequence.pulses[-1].t_us / 1000.0, room.rate_hz)
         epoch = state.definition.epoch if state is not None else None
         answer = ms_to_samples(epoch.stop_ms if epoch is not None else MANUAL_ANSWER_MS, room.rate_hz)
@@ -292,7 +300,7 @@ class Stimulation:
         self._reserved.append((at - before, at + train + answer + after))
         if state is not None:
             self._fired[state.id] = at
-        return at
+        return delivery
 
     def _cycle_reach(self) -> tuple[int, int]:
         """Samples that sweeps of the running cycle reach after and before their pulse, with a guard; 0 without one."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ionmd.events import AuxChanged, ImpedanceFound
 from ionmd.model import AuxLine, Block, Mark, Priority
 from ionmd.runner.base import Span
 from ionmd.timers import CAUTERY_QUIET_MS
@@ -33,24 +34,28 @@ LOST_KOHM = 50.0
 GOOD_KOHM = 5.0
 CAUTERY_LIMIT_S = 10.0  # a cautery sense line held longer is itself a technical alarm (faults A02)
 STEP_S = 1.0
+_OPEN = float("inf")
 
 
 class Technical:
     """Equipment conditions of the room."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, earlier: Technical | None = None) -> None:
+        """`earlier`: of the case before; lines and impedances are the device's, faults are looked for afresh."""
         self._room = room
         self.spoiled: deque[Span] = deque(maxlen=64)
-        self.aux: dict[int, bool] = {}
+        self.aux: dict[int, bool] = dict(earlier.aux) if earlier is not None else {}
         self.faults: dict[int, str] = {}  # input -> what is wrong with it
-        self.impedance_kohm: dict[int, float] = {}
-        self.cautery_since: int | None = None
+        self.impedance_kohm: dict[int, float] = dict(earlier.impedance_kohm) if earlier is not None else {}
+        self.cautery_since: int | None = earlier.cautery_since if earlier is not None else None
         self.cautery_samples = 0
         self._lo: npt.NDArray[np.float32] | None = None  # extremes of each input since `_from`
         self._hi: npt.NDArray[np.float32] | None = None
         self._from = 0
         self._clipped_since: dict[int, int] = {}
-        self._wanted: tuple[set[int], Callable[[object], None], tuple[int, ...]] | None = None
+        self._wanted: tuple[set[int], Callable[[object], None], tuple[int, ...]] | None = (
+            earlier._wanted if earlier is not None else None
+        )
 
     # ------------------------------------------------------------ alarms
 
@@ -95,7 +100,7 @@ class Technical:
         line, level = mark.output, bool(mark.value)
         self.aux[line] = level
         name = AuxLine(line).name.lower().replace("_", " ") if line in list(AuxLine) else f"line {line}"
-        self._room.bus.emit("device", {"aux": name, "level": int(level), "at_sample": mark.sample}, kind="aux")
+        self._room.bus.emit("device", AuxChanged(aux=name, level=int(level), at_sample=mark.sample), kind="aux")
         if line == AuxLine.CAUTERY:
             if level:
                 self.cautery_since = mark.sample
@@ -112,8 +117,9 @@ class Technical:
         kohm = mark.value / 1000.0 if mark.value >= 0 else float("inf")
         self.impedance_kohm[mark.output] = kohm
         label = self.label(mark.output)
-        self._room.bus.emit("quality", {"electrode": label, "input": mark.output, "impedance_kohm": round(kohm, 2)},
-                            key=f"impedance/{mark.output}")
+        known = round(kohm, 2) if kohm < _OPEN else None
+        found = ImpedanceFound(electrode=label, input=mark.output, impedance_kohm=known)
+        self._room.bus.emit("quality", found, key=f"impedance/{mark.output}")
         if self._wanted is not None:
             open_inputs, done, inputs = self._wanted
             open_inputs.discard(mark.output)
@@ -124,6 +130,12 @@ class Technical:
             self._fault(mark.output, f"impedance {kohm:.0f} kohm")
         elif self.faults.get(mark.output, "").startswith("impedance"):
             self._mended(mark.output)
+
+    def tell_known_faults(self) -> None:
+        """A case opens: an electrode that was found bad before it is bad in it."""
+        for i, kohm in sorted(self.impedance_kohm.items()):
+            if not (kohm <= LOST_KOHM):
+                self._fault(i, f"impedance {kohm:.0f} kohm")
 
     def spans(self) -> list[Span]:
         """Gaps and cautery so far, a running one open-ended."""

@@ -10,32 +10,13 @@ import msgspec
 from ionmd.alarm.baseline import AverageData, Baseline
 from ionmd.alarm.watch import ChangeWatch
 from ionmd.errors import INTERLOCK, LIMIT, Refused
+from ionmd.events import TestInfo
 from ionmd.model import Marker, Reading
 from ionmd.runner.base import Run
-from ionmd.testdef import AlarmRule, OutputDef, Stimulus, TestDefinition
+from ionmd.testdef import AlarmRule, OutputDef, TestDefinition
 
 KEEP_AVERAGES = 8
 KEEP_READINGS = 64
-
-
-class TestInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A row of `test.list`."""
-
-    test: str
-    modality: str
-    side: str
-    title: str
-    running: bool
-    derivations: list[str]
-    missing: dict[str, str] = {}
-    stimulus: Stimulus | None = None
-    output: str = ""
-    own_rate_hz: float | None = None
-    averages: int = 0
-    rejected: dict[str, int] = {}
-    age_s: float | None = None
-    baseline: str = ""
-    excluded: list[str] = []
 
 
 @dataclass

@@ -14,6 +14,7 @@ import msgspec
 
 from ionmd.drivers.base import ArmToken, Sequence
 from ionmd.errors import LIMIT, IonmdError, Refused
+from ionmd.events import ThresholdFound
 from ionmd.model import Reading, ThresholdResult
 from ionmd.room.teststate import TestState
 from ionmd.stim.delivery import build
@@ -80,7 +81,7 @@ class Search:
         gap_ms = max(stimulus.min_gap_ms, 1000.0 / self._spec.rate_hz, HORIZON_MS + SETTLE_MS)
         at = max(self._last + ms_to_samples(gap_ms, room.rate_hz),
                  room.now + ms_to_samples(HORIZON_MS + SETTLE_MS, room.rate_hz))
-        self._last = room.stimulation.on_demand(state, output, SLOT, sequence, at)
+        self._last = room.stimulation.on_demand(state, output, SLOT, sequence, at).asked_sample
         self._steps += 1
 
     def no_contact(self) -> None:
@@ -139,7 +140,8 @@ class Search:
             stimulus.width_us if stimulus else 0, stimulus.polarity if stimulus else "", output.anode if output else "",
             muscles or [], ratio, self._steps, ended,
         )
-        room.bus.emit("reading", {"threshold": msgspec.to_builtins(result)}, kind="threshold")
+        found_at = ThresholdFound(threshold=msgspec.to_builtins(result))
+        room.bus.emit("reading", found_at, kind="threshold", key=f"{self.state.id}/threshold")
         self._done(result)
 
 

@@ -69,7 +69,7 @@ class Validity:
 
     def _remind(self, state: TestState, limit_s: float, critical: bool) -> None:
         room = self._room
-        since = room.monitoring.valid_since(state.id)
+        since = room.monitoring.valid_since(state.id, state.alert_labels)
         age_s = (room.now - since) / room.rate_hz
         keys, reasons = room.monitoring.reasons(state.id, state.alert_labels)
         at_once = critical and bool(keys & UNTOLD)

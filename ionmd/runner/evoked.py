@@ -23,6 +23,7 @@ from ionmd.dsp.design import filter_id
 from ionmd.dsp.history import History
 from ionmd.dsp.noise import estimate
 from ionmd.dsp.zerophase import filter_average
+from ionmd.events import SweepSeen
 from ionmd.modality.evoked import measure_average, response_window, rules_of
 from ionmd.model import AverageResult, Block, Reading, Source, encode_curve
 from ionmd.runner.base import Pending, Report, Run, Span, SubAverage
@@ -44,6 +45,7 @@ class _Sub:
     first: int = 0
     last: int = 0
     tried: int = 0
+    accepted: list[tuple[int, int]] = field(default_factory=list)  # first and last sample of each derivation's sweeps
     rejected: Counter[str] = field(default_factory=Counter)
     mean: npt.NDArray[np.float64] | None = None  # [derivation, sample], filtered, once the sub-average is sealed
     halves: list[npt.NDArray[np.float64]] = field(default_factory=list)
@@ -72,8 +74,6 @@ class EvokedRun(Run):
             self._causal = CausalStream(channels, stride_in, definition.causal or definition.filter, rate_hz, keep_s)
         self._inputs = np.zeros((self.plan.n + 1, stride_in), np.float32)
         self._sweep = np.zeros((self.plan.n + 1, self._stride), np.float32)
-        reject_n = max(1, self.plan.reject[1] - self.plan.reject[0])
-        self._reject_rows = np.zeros((reject_n + 1, self._stride), np.float32)
         self._pending: deque[Pending] = deque()
         self._averages = 0
         self._subs_done = 0
@@ -97,7 +97,7 @@ class EvokedRun(Run):
         if not delivery.ok:
             self._current.tally.add(delivery, self._polarity)
             self._count("stimulus")
-            return []
+            return [Report(sweeps=[self._seen(zero, [], "stimulus")])]
         self._pending.append(Pending(delivery, zero))
         return []
 
@@ -125,15 +125,16 @@ class EvokedRun(Run):
             self._causal.follow(history, processed)  # the history of the inputs does not hold much more
         while self._pending and self._pending[0].zero + self.plan.stop <= processed:
             pending = self._pending.popleft()
-            self._add(pending, history, spoiled)
+            seen = self._add(pending, history, spoiled)
             sub = self._current
             best = int(sub.sums.count.sum(axis=0)[: self._d].max(initial=0))
             wanted = self.definition.average.sub_sweeps
             if best >= wanted or (sub.tried >= MAX_TRIES * wanted and best > 0):
                 reports.append(self._close_sub())
-        if self._flips:
-            reports.append(Report(rejecting=self._flips))
-            self._flips = {}
+            else:
+                reports.append(Report())
+            reports[-1].sweeps.append(seen)
+            reports[-1].rejecting, self._flips = self._flips, {}
         return reports
 
     def finish(self) -> list[Report]:
@@ -144,7 +145,7 @@ class EvokedRun(Run):
             self._seal()
         return [self._finish_average(Report())] if self._whole else []
 
-    def _add(self, pending: Pending, history: History, spoiled: Iterable[Span]) -> None:
+    def _add(self, pending: Pending, history: History, spoiled: Iterable[Span]) -> SweepSeen:
         zero, plan, sub = pending.zero, self.plan, self._current
         first, stop = zero + plan.start, zero + plan.stop
         sub.tried += 1
@@ -152,7 +153,7 @@ class EvokedRun(Run):
         cause = next((s.cause for s in spoiled if s.start < stop and first < s.stop), "")
         if cause or not history.covers(first, plan.n):
             self._count(cause or "gap")
-            return
+            return self._seen(zero, [], cause or "gap")
         accept = np.ones(self._d, np.uint8)
         history.view(first, plan.n, self._inputs)
         self._montage.apply(self._inputs, plan.n, self._sweep)
@@ -167,15 +168,29 @@ class EvokedRun(Run):
             else:
                 self._tried(d, label, bool(accept[d]))
         if not accept.any():
-            self._count("amplitude" if plan.reject_uv is not None else "excluded")
-            return
+            why = "amplitude" if plan.reject_uv is not None else "excluded"
+            self._count(why)
+            return self._seen(zero, [], why)
         if not int(accept.min()):
             sub.rejected["amplitude (some derivations)"] += 1
         if int(sub.sums.count.sum()) == 0:
             sub.first = zero
         sub.sums.add(self._sweep[: plan.n], accept)
+        for d in np.flatnonzero(accept).tolist():
+            sub.accepted[d] = (sub.accepted[d][0] or zero, stop - 1)
         if pending.delivery.marks:
             sub.tally.add(pending.delivery, self._polarity)
+        return self._seen(zero, [x for x, taken in zip(self.labels, accept, strict=True) if taken])
+
+    def _seen(self, zero: int, took: list[str], reason: str = "") -> SweepSeen:
+        sub = self._current
+        seen = SweepSeen(
+            test=self.id, sample=zero, accepted=bool(took), sweeps=int(sub.sums.count.sum(axis=0)[: self._d].max()),
+            rejected=sum(sub.rejected.values()), derivations=took,
+        )
+        if reason:
+            seen["reason"] = reason
+        return seen
 
     def _tried(self, d: int, label: str, accepted: bool) -> None:
         """Note when a whole sub-average's worth of sweeps was rejected, and when that ends."""
@@ -191,16 +206,15 @@ class EvokedRun(Run):
 
     def _reject(self, zero: int, accept: npt.NDArray[np.uint8], history: History) -> None:
         lo, hi = self.plan.reject
+        limit = self.plan.reject_uv or 0.0
         if self._causal is not None:
             self._causal.follow(history, zero + hi)
-            if not self._causal.history.covers(zero + lo, hi - lo):
+            if self._causal.history.covers(zero + lo, hi - lo):
+                self._causal.history.within(zero + lo, hi - lo, limit, accept)
+            else:
                 accept[:] = 0
-                return
-            self._causal.history.view(zero + lo, hi - lo, self._reject_rows)
-            low, high = sweep_extremes(self._reject_rows, 0, hi - lo)
-        else:
-            low, high = sweep_extremes(self._sweep, lo - self.plan.start, hi - self.plan.start)
-        limit = self.plan.reject_uv or 0.0
+            return
+        low, high = sweep_extremes(self._sweep, lo - self.plan.start, hi - self.plan.start)
         for d in range(self._d):
             # written so that nan is refused
             if not (-limit <= low[d] and high[d] <= limit):
@@ -213,7 +227,7 @@ class EvokedRun(Run):
     # ------------------------------------------------------------ averages
 
     def _open_sub(self) -> _Sub:
-        return _Sub(SweepSum(self._d, self.plan.n))
+        return _Sub(SweepSum(self._d, self.plan.n, squares=False), accepted=[(0, 0)] * self._d)
 
     def _seal(self) -> _Sub:
         sub = self._current
@@ -233,7 +247,9 @@ class EvokedRun(Run):
         report.averages.append(average)
         report.readings += readings
         counts = [int(c) for c in sub.sums.count.sum(axis=0)[: self._d]]
-        report.sub = SubAverage(sub.first, sub.last, _mean(sub), counts, readings)
+        report.sub = SubAverage(
+            sub.first, sub.last, _mean(sub), counts, readings, self.definition.average.sub_sweeps
+        )
         done = sum(int(s.sums.count.sum(axis=0)[: self._d].max(initial=0)) for s in self._whole)
         if done >= self.definition.average.sweeps:
             report = self._finish_average(report)
@@ -294,6 +310,7 @@ class EvokedRun(Run):
         for d, channel in enumerate(self.channels):
             label = channel.derivation.label
             n = int(averaged.n[d])
+            went_in = [s.accepted[d] for s in subs if s.accepted[d][1]] or [(first, last)]
             tried = sum(s.tried for s in subs)
             noise = estimate(
                 mean[d], [h[d] for h in halves], [p[d] for p in parts],
@@ -302,7 +319,8 @@ class EvokedRun(Run):
             measured = measure_average(self.definition, label, mean[d], self.plan.t0_ms, self.plan.dt_ms, noise)
             readings.append(
                 Reading(
-                    self.id, label, channel.derivation.role, f"{average_id}/{label}", last, first, measured.status, n,
+                    self.id, label, channel.derivation.role, f"{average_id}/{label}", went_in[-1][1], went_in[0][0],
+                    measured.status, n,
                     tried - n, source, self.filter_id, stimulus, measured.markers, measured.measures,
                     measured.snr_db, measured.residual_noise_uv, measured.reproducibility, kind, average_id,
                     rejected_reasons=dict(reasons),

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ionmd.dsp.history import History
+from ionmd.events import EmgMuted, EmgSecond, Muscle
 from ionmd.modality.emg import Burst, Despike, EmgStream, Window
 from ionmd.model import Block
 from ionmd.runner.base import Report, Run, Span
@@ -44,7 +45,7 @@ class FreeRun(Run):
         self._windows: list[Window] = []
         self._bursts = [0] * len(self.channels)
         self._held = 0
-        self._from, self._next = now, now + round(REPORT_S * self.rate_hz)
+        self._next = now + round(REPORT_S * self.rate_hz)
 
     def restart(self, sample: int, cause: str) -> None:
         self._begin(sample)
@@ -78,7 +79,8 @@ class FreeRun(Run):
         counted = self._despike.count
         self._despike = Despike(self._rule.outlier_uv, len(self.channels))
         self._despike.count += counted
-        report.events.append(("emg", {"test": self.id, "sample": sample, "muted": bool(cause), "cause": cause}))
+        muted = EmgMuted(test=self.id, sample=sample, muted=bool(cause), cause=cause)
+        report.events.append(("emg", dict(muted)))
 
     def _tell_bursts(self, bursts: list[Burst], report: Report) -> None:
         for burst in bursts:
@@ -102,18 +104,18 @@ class FreeRun(Run):
             rms = np.sqrt(np.mean([w.rms_uv**2 for w in self._windows], axis=0) / max(live, LEAST_HEARD))
             peak = np.max([w.peak_uv for w in self._windows], axis=0)
             active = np.any([w.active for w in self._windows], axis=0)
-        muted = "" if known else self._muted or "stimulus"
-        report.events.append(("emg", {
-            "test": self.id, "sample": now, "window_ms": round((now - self._from) * 1000.0 / self.rate_hz, 1),
-            "held_ms": round(self._held * 1000.0 / self.rate_hz, 1), "muted": not known, "cause": muted,
-            "channels": [
-                {"derivation": label, "rms_uv": round(float(rms[i]), 3) if known else None,
-                 "peak_uv": round(float(peak[i]), 2) if known else None, "bursts": self._bursts[i],
-                 "state": "muted" if not known else "burst" if active[i] else "quiet",
-                 "outliers": int(self._despike.count[i])}
+        report.events.append(("emg", dict(EmgSecond(
+            test=self.id, sample=now, held_ms=round(self._held * 1000.0 / self.rate_hz, 1),
+            muscles=[
+                Muscle(
+                    derivation=label, rms_uv=round(float(rms[i]), 3) if known else None,
+                    peak_uv=round(float(peak[i]), 2) if known else None, active=bool(known and active[i]),
+                    bursts=self._bursts[i], outliers=int(self._despike.count[i]),
+                )
                 for i, label in enumerate(self.labels)
             ],
-        }))
+            muted=not known, cause="" if known else self._muted or "stimulus",
+        ))))
         if known:
             report.valid = list(self.labels)
         self._fresh_second(now)

@@ -19,6 +19,7 @@ from ionmd.dsp.derive import Montage
 from ionmd.dsp.design import filter_id
 from ionmd.dsp.history import History
 from ionmd.dsp.zerophase import filter_average
+from ionmd.events import SweepSeen
 from ionmd.modality.evoked import Measured
 from ionmd.modality.motor import measure_sweep
 from ionmd.modality.tof import measure_train
@@ -72,8 +73,9 @@ class SweepRun(Run):
 
     def expect(self, delivery: Delivery, zero: int) -> list[Report]:
         if not delivery.ok or delivery.no_contact:
-            self.rejected["no contact" if delivery.no_contact else "stimulus"] += 1
-            return []
+            why = "no contact" if delivery.no_contact else "stimulus"
+            self.rejected[why] += 1
+            return [Report(sweeps=[self._seen(zero, why)])]
         self._pending.append(Pending(delivery, zero))
         return []
 
@@ -118,9 +120,11 @@ class SweepRun(Run):
             if sweep is None:
                 self.rejected[cause] += 1
                 report.rejected = cause
+                report.sweeps.append(self._seen(zero, cause))
                 return report
             sweeps.append(sweep)
         self._done += 1
+        report.sweeps.append(self._seen(pending.zero))
         tally = StimulusTally()
         tally.add(delivery, self.definition.stimulus.polarity if self.definition.stimulus else "monophasic")
         stimulus, source = tally.summary(None), self.source
@@ -147,6 +151,16 @@ class SweepRun(Run):
                 report.readings, windows,
             )
         return report
+
+    def _seen(self, zero: int, reason: str = "") -> SweepSeen:
+        """Every sweep is an answer of its own; `sweeps` and `rejected` count since the test began."""
+        seen = SweepSeen(
+            test=self.id, sample=zero, accepted=not reason, sweeps=self._done, rejected=sum(self.rejected.values()),
+            derivations=[] if reason else list(self.labels),
+        )
+        if reason:
+            seen["reason"] = reason
+        return seen
 
     def _judge(self, sweeps: list[F64], label: str) -> Measured:
         if not self._tof:

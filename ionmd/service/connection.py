@@ -10,23 +10,25 @@ in a transport can no longer be coalesced, counted or dropped.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import socket
-from collections import deque
 from concurrent.futures import Future
 from typing import Protocol
 
-from ionmd.service.backend import Caller, Limits
+from ionmd.service.backend import Limits
+from ionmd.service.flight import Flight
+from ionmd.service.frames import Frame
+from ionmd.service.framing import LineBuffer, TooLong
 from ionmd.service.queues import Encoded, Outbox
 from ionmd.service.roles import Peer
 from ionmd.service.rpc import notification_line
-from ionmd.service.schema import MAX_LINE
-from ionmd.service.stream import Frame, Hub, StreamOutbox
+from ionmd.service.stream import Hub, StreamOutbox
 
 _READ = 64 * 1024
 _TAKE = 64 * 1024  # bytes committed to be written: newer events of a key can no longer replace them
 _TURN = 1024 * 1024  # bytes one connection may write before the others have their turn
-_IOV = 256
+_AUDIO_BUFFER = 4608  # the kernel's smallest
 
 
 class Owner(Protocol):
@@ -73,19 +75,16 @@ class Connection:
         self.tokens_at = owner.now()
         self.denied = 0
         self.closed = False
-        self._caller: Caller | None = None
-        self._lines: deque[bytes] = deque()
-        self._line_bytes = 0
-        self._partial = b""
-        self._partial_since: float | None = None
-        self._flight: list[memoryview] = []
-        self._flight_bytes = 0
+        self._lines = LineBuffer()
+        self._flight = Flight()
         self._reading = False
         self._writing = False
         self._eof = False
         self._ending = False  # write what waits, then close
         self._over_soft_since: float | None = None
+        self._take = _TAKE
         self._progress_at = owner.now()
+        self._resume_since: float | None = None
         self._goodbye_until: float | None = None
         self._reason = ""
         self._resume_reading()
@@ -115,45 +114,28 @@ class Connection:
             return
         if self.hub is not None:
             return  # a sample connection has nothing more to say
-        *lines, rest = (self._partial + data).split(b"\n") if self._partial else data.split(b"\n")
-        if lines:
-            self._partial_since = None
-        self._partial = rest
-        for line in lines:
-            if len(line) >= MAX_LINE:
-                self.cut(f"a line of {len(line)} bytes came; at most {MAX_LINE} with its newline are taken")
-                return
-            if line.strip(b" \t\r"):
-                self._lines.append(line)
-                self._line_bytes += len(line)
-        if len(rest) >= MAX_LINE:
-            self.cut(f"{len(rest)} bytes came without a newline; a line has at most {MAX_LINE}")
+        try:
+            self._lines.feed(data, self.owner.now())
+        except TooLong as error:
+            self.cut(str(error))
             return
-        if rest and self._partial_since is None:
-            self._partial_since = self.owner.now()
         self.work()
 
     def work(self) -> None:
         """Offer the lines that came; read on only when all are taken."""
-        while self._lines and not self.closed and self._goodbye_until is None and self.hub is None:
-            if not self.owner.on_line(self, self._lines[0]):
-                self._overtake()
-                if self._line_bytes >= _READ:  # until then read on: a stim.off may be under way
+        lines = self._lines
+        while lines.waiting and self.serving and self.hub is None:
+            if not self.owner.on_line(self, lines.waiting[0]):
+                for line in lines.pull(self.owner.is_urgent):
+                    self.owner.on_line(self, line)
+                if lines.bytes >= _READ:  # until then read on: a stim.off may be under way
                     self._pause_reading()
                 return
-            if self._lines:
-                self._line_bytes -= len(self._lines.popleft())
+            lines.taken()
         if self._eof:
             self._finish_if_idle()
         else:
             self._resume_reading()
-
-    def _overtake(self) -> None:
-        urgent = [line for line in self._lines if self.owner.is_urgent(line)]
-        for line in urgent:
-            self._lines.remove(line)
-            self._line_bytes -= len(line)
-            self.owner.on_line(self, line)
 
     def _end_of_input(self) -> None:
         """No more requests.  What was asked is answered, then the connection ends."""
@@ -167,7 +149,7 @@ class Connection:
         self.work()
 
     def _finish_if_idle(self) -> None:
-        if self._eof and not self._lines and not self.in_flight and not self.outbox and not self._flight:
+        if self._eof and not self._lines.waiting and not self.in_flight and not self.outbox and not self._flight:
             self.close("client closed")
 
     # ---- writing
@@ -192,6 +174,16 @@ class Connection:
         self.outbox.frame(frame)
         self.owner.touch(self)
 
+    def wake(self) -> None:
+        """Something about it changed: write what waits, end if it is time to."""
+        self.owner.touch(self)
+
+    def resume(self, events: list[Encoded]) -> None:
+        """Events that were missed, sent piece by piece as they are read, before all that comes from now on."""
+        if self.serving and isinstance(self.outbox, Outbox):
+            self.outbox.resume(events)
+            self.owner.touch(self)
+
     def end_of_stream(self) -> None:
         self._ending = True
         self._reason = "end of the stream"
@@ -202,15 +194,19 @@ class Connection:
         old = self.outbox
         box = hub.outbox(self.owner.limits.stream_bytes)
         for buffer in old.take(2**62):
-            box.line(buffer)
+            box.line(bytes(buffer))
         box.line(layout)
         self.outbox = box
         self.hub = hub
         self.subscribed.clear()
         self._lines.clear()
-        self._line_bytes = 0
-        self._partial = b""
-        self._partial_since = None
+        if hub.layout.kind == "emg_audio":  # sound that waits in the kernel would be played late
+            row_bytes = 4 * len(hub.layout.names)
+            with contextlib.suppress(OSError):
+                self.sock.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_SNDBUF, max(_AUDIO_BUFFER, int(hub.layout.rate_hz * 0.02) * row_bytes)
+                )
+            self._take = 1
         self._progress_at = self.owner.now()
         self.owner.touch(self)
 
@@ -225,8 +221,7 @@ class Connection:
         while not self.closed:
             if not self._flight:
                 if self._goodbye_until is None:
-                    self._flight = [memoryview(buffer) for buffer in self.outbox.take(_TAKE)]
-                    self._flight_bytes = sum(len(view) for view in self._flight)
+                    self._flight.load(self.outbox.take(self._take))
                     self._progress_at = self.owner.now()  # an idle reader is not slow: patience starts with its data
                 if not self._flight:
                     self._drained()
@@ -234,30 +229,16 @@ class Connection:
             if turn <= 0:
                 break
             try:
-                sent = self.sock.sendmsg(self._flight[:_IOV])
+                turn -= self._flight.send(self.sock)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
                 self.close(f"write failed: {error.strerror}")
                 return
-            turn -= sent
-            self._advance(sent)
+            self._progress_at = self.owner.now()
         if not self._writing and not self.closed:
             self.loop.add_writer(self.fd, self._write)
             self._writing = True
-
-    def _advance(self, sent: int) -> None:
-        self._flight_bytes -= sent
-        self._progress_at = self.owner.now()
-        done = 0
-        for view in self._flight:
-            if sent < len(view):
-                break
-            sent -= len(view)
-            done += 1
-        del self._flight[:done]
-        if sent:
-            self._flight[0] = self._flight[0][sent:]
 
     def _drained(self) -> None:
         if self._writing:
@@ -269,7 +250,7 @@ class Connection:
             return
         if self._eof:
             self._finish_if_idle()
-        elif self._lines or not self._reading:
+        elif self._lines.waiting or not self._reading:
             # one turn of the loop later: a reply inside work() must not start work() again
             self.loop.call_soon(self.work)
 
@@ -277,7 +258,7 @@ class Connection:
 
     @property
     def waiting_bytes(self) -> int:
-        return self.outbox.bytes + self._flight_bytes
+        return self.outbox.bytes + self._flight.bytes
 
     @property
     def replies_full(self) -> bool:
@@ -298,7 +279,7 @@ class Connection:
             if self._flight and now - self._progress_at > limits.stream_stall_s:
                 self.cut(f"no sample was read for {limits.stream_stall_s:g} s")
             return
-        if self._partial_since is not None and now - self._partial_since > limits.partial_line_s:
+        if self._lines.since is not None and now - self._lines.since > limits.partial_line_s:
             self.cut(f"a line was not finished within {limits.partial_line_s:g} s")
             return
         waiting = self.waiting_bytes
@@ -312,11 +293,20 @@ class Connection:
         elif now - self._over_soft_since > limits.soft_s:
             self.cut(f"more than {limits.soft_bytes} bytes were not read for {limits.soft_s:g} s")
             return
+        if isinstance(self.outbox, Outbox) and self.outbox.resuming:
+            if self._resume_since is None:
+                self._resume_since = now
+            if now - self._progress_at > limits.soft_s or now - self._resume_since > limits.resume_s:
+                self.cut(f"the events of a resume were not read ({limits.resume_s:g} s for all of them, "
+                         f"{limits.soft_s:g} s without reading any); subscribe again from your last seq")
+                return
+        else:
+            self._resume_since = None
         unread = self._writing and self.outbox.reply_bytes > limits.reply_pause_bytes
         if unread and now - self._progress_at > limits.soft_s:
             self.cut(f"replies were not read for {limits.soft_s:g} s")
             return
-        if self._lines:
+        if self._lines.waiting:
             self.work()
 
     def check_hard_limit(self) -> None:
@@ -333,12 +323,8 @@ class Connection:
         self._goodbye_until = self.owner.now() + self.owner.limits.goodbye_s
         self.outbox.drop_all()
         self._lines.clear()
-        self._line_bytes = 0
-        self._partial = b""
         if self.hub is None:
-            line = notification_line("goodbye", {"reason": reason})
-            self._flight.append(memoryview(line))
-            self._flight_bytes += len(line)
+            self._flight.load([notification_line("goodbye", {"reason": reason})])
         self.owner.on_input_ended(self, reason)
         self.owner.touch(self)
 
