@@ -1,10 +1,14 @@
 """Tests that answer on demand, through the whole way: requests in, answers held against what the patient really did."""
 
+import json
+
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from ondemand_truth import Truth, recorded_pulses
 from rig import RATE, SCENARIOS, CaseRun, opening
 
+from ionmd.cli import main
 from ionmd.daemon import Step
 
 FILE = SCENARIOS / "ondemand.toml"
@@ -213,3 +217,14 @@ def test_cautery_mutes_as_a_state_and_a_burst_under_it_is_not_told(case):
     inside = [d for d in case.of("emg") if "muscles" in d and CAUTERY[0] + RATE <= d["sample"] < CAUTERY[1]]
     assert inside and all(d["muted"] and not c["active"] and c["rms_uv"] is None for d in inside
                           for c in d["muscles"])  # fmt: skip
+
+
+# ---------------------------------------------------------------- the record
+
+
+def test_the_stored_case_replays_to_the_same_results(case):
+    done = CliRunner().invoke(main, ["replay", str(case.state_dir / "cases" / "case-1"), "--json"])
+    assert done.exit_code == 0, done.stderr
+    again = [json.loads(x) for x in done.stdout.splitlines()]
+    found = [x["data"] for x in again if x["topic"] == "reading" and x["data"].get("test") == "mep_tes"]
+    assert len(found) == len(readings(case, "mep_tes"))

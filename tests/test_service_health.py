@@ -124,10 +124,9 @@ def test_a_journal_that_waits_for_the_disk_is_not_stuck_but_an_alarm(daemon, gat
     daemon.look(9.2)
 
 
-def test_a_journal_thread_that_never_comes_back_is_stuck(daemon, gate, monkeypatch):
+def test_a_journal_thread_that_never_comes_back_is_stuck(daemon, gate):
     sign_in(daemon, "Kim").result(20)
-    monkeypatch.setattr(daemon.recorder, "_on_committed", gate)
-    sign_in(daemon, "Lee").result(20)
+    daemon.engine.post(lambda: daemon.recorder.journal("audit", 0, {"denied": "test", "uid": 0}, gate))
     assert gate.entered.wait(20)
     sign_in(daemon, "Max")  # its line is handed in on the pipeline thread and stays where it is
     ask(daemon, "status").result(20)
