@@ -386,7 +386,8 @@ class ThresholdResult(msgspec.Struct, frozen=True, omit_defaults=True):
     return_electrode: str
     muscles: list[str]
     train_of_four_ratio: float | None = None
-    steps: int = 0
+    steps: int = 0  # deliveries
+    ended: str = ""  # why the search ended without an answer: stimulation off, refused, no usable sweep
 
 
 class DeviceStatus(msgspec.Struct, frozen=True, omit_defaults=True):

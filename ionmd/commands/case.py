@@ -43,7 +43,7 @@ def _need_none(desk: Desk) -> None:
 def _open(desk: Desk, p: CaseOpen, caller: Caller, resume: object | None) -> object:
     room = desk.room
     _need_none(desk)
-    name = p.template or "cervical"
+    name = p.template or desk.template
     template = room.templates.get(name)
     if template is None:
         raise Refused(f"template {name} is unknown; there are {', '.join(room.templates)}", INTERLOCK)

@@ -7,7 +7,7 @@ from ionmd.drivers.base import ArmToken
 from ionmd.errors import INTERLOCK, LIMIT, IonmdError, Refused
 from ionmd.events import DeliveryArmed, LeaseGiven
 from ionmd.room.outside import happened
-from ionmd.room.stimulation import MANUAL_SLOT, ManualArm
+from ionmd.room.stimulation import MANUAL_SLOT, ManualArm, unlike
 from ionmd.service.backend import Caller
 from ionmd.service.schema import (
     ImpedanceMeasure,
@@ -71,7 +71,10 @@ def arm(desk: Desk, p: StimArm, caller: Caller) -> object:
         output.name, unit="V" if volts else "mA", amplitude=amplitude, width_us=p.width_us, polarity=p.polarity,
         pulses=p.count, interval_ms=p.interval_ms or 0.0,
     )
-    sequence = build(stimulus, output.jack, amplitude)
+    limits = BY_NAME[output.kind]
+    _need_no_search(desk)
+    running = room.stimulation.test_of(output)
+    sequence = build(stimulus, output.jack, amplitude, running.definition.trigger.zero if running else "first pulse")
     check_sequence(sequence, limits, room.stimulation.ceiling(output))
     if p.rate_hz is not None and not (RATE_MIN_HZ <= p.rate_hz <= limits.pulses_per_min / 60.0 / p.count):
         refuse("rate", f"{p.rate_hz:g}", RATE_MIN_HZ, limits.pulses_per_min / 60.0 / p.count, "deliveries/s")
@@ -79,6 +82,9 @@ def arm(desk: Desk, p: StimArm, caller: Caller) -> object:
     confirm = needs_confirmation(value, limits, room.deliveries.last_delivered(output.jack))
     person, later, token = desk.person(caller, p.by), Later(), room.stimulation.new_token()
     room.stimulation.manual = None
+    warnings = [confirm] if confirm else []
+    if running is not None and (differs := unlike(sequence, room.stimulation.sequence(running))):
+        warnings.append(f"not a sweep of {running.id}: {'; '.join(differs)}")
 
     def on_device(_: ArmToken | None, error: IonmdError | None) -> None:
         def finish() -> None:
@@ -98,13 +104,20 @@ def arm(desk: Desk, p: StimArm, caller: Caller) -> object:
             }
             later.answer({
                 "token": token, "expires_sample": expires, "echo": echo, "confirm": bool(confirm),
-                "warnings": [confirm] if confirm else [],
+                "warnings": warnings,
             })
 
         desk.post(finish)
 
     room.control.load_and_arm(MANUAL_SLOT, sequence, ARM_TTL_MS, on_device)
     return later
+
+
+def _need_no_search(desk: Desk) -> None:
+    """A delivery by hand would be taken for an answer to the search."""
+    search = desk.room.search
+    if search is not None:
+        raise Refused(f"a threshold search of {search.state.id} is running: wait for it, or stop the test", INTERLOCK)
 
 
 def confirm(desk: Desk, p: StimConfirm, caller: Caller) -> object:
@@ -129,6 +142,7 @@ def fire(desk: Desk, p: StimFire, caller: Caller) -> object:
     if holder is None or holder.uid != caller.uid:
         raise Refused("the stimulation lease is not yours", INTERLOCK)
     armed = room.stimulation.find(p.token)
+    _need_no_search(desk)
     if armed.confirm:
         raise Refused(f"{armed.confirm}: repeat the amplitude with stim.confirm first", INTERLOCK)
     if armed.next_sample is not None:
@@ -144,6 +158,8 @@ def reset(desk: Desk, p: StimReset, caller: Caller) -> object:
     room = desk.room
     room.stimulation.lease.present(p.lease, caller.uid)
     room.stimulation.need_device()
+    if not room.stimulation.tripped and not room.deliveries.latched:
+        raise Refused("nothing is latched off: no reset is needed (`ionmd stim status`)", INTERLOCK)
     later = Later()
 
     def on_device(error: IonmdError | None) -> None:

@@ -81,6 +81,7 @@ class Room:
     clock_s: Callable[[], float] = time.monotonic  # a person is waiting, not a sample: the lease alone counts it
     pause: Pause | None = None
     search: Search | None = None
+    ceilings: dict[str, float] = field(default_factory=dict)  # kind of output -> mA or V of this cart; 0: switched off
 
     def __post_init__(self) -> None:
         self.people = People()
@@ -175,7 +176,12 @@ class Room:
         state.suspended = ""
         state.recent_ratio.clear()
         confirm = state.rule.confirm if state.rule is not None else 2
-        state.watch = ChangeWatch(state.id, state.title, state.definition.test.side, self.rate_hz, confirm)
+        separate = state.definition.test.modality == "motor"
+        pairs = [(d.label, self.electrodes.get(d.plus)) for d in state.definition.derivations]
+        sides = {label: electrode.side for label, electrode in pairs if electrode is not None}
+        state.watch = ChangeWatch(
+            state.id, state.title, state.definition.test.side, self.rate_hz, confirm, separate, sides
+        )
         for derivation in state.definition.derivations:
             self.monitoring.watch(state.id, derivation.label, self.now)
             self.monitoring.unblock(state.id, "stimulation stopped", self.now, derivation.label)
@@ -204,6 +210,8 @@ class Room:
         if not state.running:
             return
         state.running = False
+        if self.search is not None and self.search.state is state:
+            self.search.stop("the test was stopped")
         self.monitoring.forget(state.id)
         if state.stimulates and state.output is not None:
             self.deliveries.ledger.cancel(state.id)

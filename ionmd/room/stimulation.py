@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ionmd.drivers.base import Remembered, Sequence
-from ionmd.errors import INTERLOCK, NO_DEVICE, IonmdError, Refused
+from ionmd.errors import INTERLOCK, LIMIT, NO_DEVICE, IonmdError, Refused
 from ionmd.events import StimOff, StimStateChanged
 from ionmd.model import Mark, StimState
 from ionmd.room.deliveries import REASONS
@@ -36,6 +36,8 @@ MANUAL_SLOT = 15
 THRESHOLD_SLOT = 14
 ALTERNATE_SLOTS = 7  # slot + 7 holds the other polarity of an alternating stimulus
 START_DELAY_MS = 300  # from a start request to the first pulse: loading and arming must be over by then
+GUARD_MS = 5  # between a sweep of the cycle and a delivery on demand
+MANUAL_ANSWER_MS = 100  # of a delivery that belongs to no test: how long its answer is kept out of other sweeps
 
 
 @dataclass
@@ -63,6 +65,8 @@ class Stimulation:
         self.schedule = Schedule()
         self.manual: ManualArm | None = None
         self.paused: dict[str, int] = {}  # cause -> deliveries skipped
+        self._reserved: list[tuple[int, int]] = []  # spans in which the cycle does not stimulate
+        self._fired: dict[str, int] = {}  # on-demand test -> sample of its newest delivery
         # the firmware's reason code while it is latched
         self.tripped: int = earlier.tripped if earlier is not None else 0
         self._beat: int = earlier._beat if earlier is not None else 0
@@ -95,15 +99,16 @@ class Stimulation:
         self.schedule.stop()
         self.manual = None
         if room.search is not None:
-            room.search.stop()
+            room.search.stop(reason)
         stopped = [s for s in room.tests.values() if s.running and s.stimulates]
         room.bus.emit("stim", StimOff(state="off", reason=reason, tests=[s.id for s in stopped]))
         for state in stopped:
-            state.suspended = reason
+            state.suspended = reason  # a new start is what ends it
             room.monitoring.block(state.id, "stimulation stopped", f"stimulation stopped: {reason}", room.now)
         if any(s.continuous for s in stopped):
             room.technical.raised(
-                "stimulation.stopped", "", f"Not monitored: stimulation stopped ({reason}).", "high",
+                "stimulation.stopped", "", f"Not monitored: stimulation stopped ({reason}). Start the tests again.",
+                "high",
                 [s.id for s in stopped], "", [label for s in stopped if s.run for label in s.run.labels],
             )
 
@@ -122,9 +127,15 @@ class Stimulation:
         return sequence
 
     def ceiling(self, output: OutputDef) -> int:
-        if not output.max_amplitude:
+        """The lower of the template's and the cart's ceiling (uA or mV; 0: the hard limit).  Raises Refused for an
+        output that the cart's configuration has switched off."""
+        cart = self._room.ceilings.get(output.kind)
+        if cart is not None and not (cart > 0.0):
+            raise Refused(f"output {output.name} is switched off: [limits] of the configuration gives it 0", LIMIT)
+        lowest = min((x for x in (output.max_amplitude, cart) if x), default=0.0)
+        if not lowest:
             return 0
-        return v_to_mv(output.max_amplitude) if output.kind == "transcranial" else ma_to_ua(output.max_amplitude)
+        return v_to_mv(lowest) if output.kind == "transcranial" else ma_to_ua(lowest)
 
     def need_device(self) -> None:
         if not self._room.control.attached:
@@ -186,8 +197,9 @@ class Stimulation:
                 continue
             if self.lease.holder is None or room.deliveries.latched or state.suspended:
                 continue
-            if room.technical.cautery:
-                self.paused["cautery"] = self.paused.get("cautery", 0) + 1
+            why = "cautery" if room.technical.cautery else self._kept_free(at_sample)
+            if why:
+                self.paused[why] = self.paused.get(why, 0) + 1
                 continue
             odd = state.sweeps_alternated & 1 if _alternates(state) else 0
             state.sweeps_alternated += 1
@@ -238,6 +250,7 @@ class Stimulation:
         came still does."""
         self._next_beat = 0
         self.manual = None
+        self._reserved.clear()
         self._room.deliveries.begin_nonces(remembered.nonce)
         if remembered.trip_reason:
             self._trip(remembered.trip_reason)
@@ -271,24 +284,71 @@ class Stimulation:
         return arm
 
     def fire(self, arm: ManualArm, slot: int = MANUAL_SLOT, at_sample: int | None = None) -> Delivery:
-        """One delivery a horizon from now (or at `at_sample`)."""
-        room = self._room
-        at = max(at_sample or 0, room.now + ms_to_samples(HORIZON_MS, room.rate_hz))
-        state = next(
-            (s for s in room.tests.values() if s.running and not s.continuous and s.output is not None
-             and s.output.jack == arm.output.jack), None,
+        """One delivery as soon as it may be, or at `at_sample`, if that is later."""
+        state = self.test_of(arm.output)
+        if state is not None and unlike(arm.sequence, self.sequence(state)):
+            state = None  # not the test's own stimulus: its answer is no sweep of the test
+        delivery = self.on_demand(state, arm.output, slot, arm.sequence, at_sample or 0)
+        if arm.rate_hz:
+            arm.next_sample = delivery.asked_sample + round(self._room.rate_hz / arm.rate_hz)
+        return delivery
+
+    def test_of(self, output: OutputDef) -> TestState | None:
+        """The running on-demand test whose sweeps the deliveries on this output are."""
+        return next(
+            (s for s in self._room.tests.values() if s.running and not s.continuous and s.output is not None
+             and s.output.jack == output.jack), None,
         )
-        sequence = arm.sequence
+
+    def on_demand(
+        self, state: TestState | None, output: OutputDef, slot: int, sequence: Sequence, at_sample: int = 0
+    ) -> Delivery:
+        """Ask for one delivery outside the cycle.
+
+        The cycle keeps free of it: neither does a pulse of the cycle reach into its sweep (an M wave would pass for
+        a response), nor it into theirs.  Raises Refused when the test's own gap between deliveries is not over."""
+        room = self._room
+        before, after = self._cycle_reach()
+        at = max(at_sample, room.now + ms_to_samples(HORIZON_MS, room.rate_hz) + room.quantum + before)
+        self._need_gap(state, at)
         delivery = Delivery(
-            room.deliveries.next_nonce(), state.id if state else "", arm.output.jack, len(sequence.pulses),
+            room.deliveries.next_nonce(), state.id if state else "", output.jack, len(sequence.pulses),
             sequence.zero_at, at, sequence.volts, abs(sequence.pulses[0].amplitude) / 1000.0,
         )
         room.deliveries.ask(state, slot, at, delivery)
-        if arm.rate_hz:
-            arm.next_sample = at + round(room.rate_hz / arm.rate_hz)
+        train = ms_to_samples(sequence.pulses[-1].t_us / 1000.0, room.rate_hz)
+        epoch = state.definition.epoch if state is not None else None
+        answer = ms_to_samples(epoch.stop_ms if epoch is not None else MANUAL_ANSWER_MS, room.rate_hz)
+        self._reserved = [r for r in self._reserved if r[1] > room.now]
+        self._reserved.append((at - before, at + train + answer + after))
+        if state is not None:
+            self._fired[state.id] = at
         return delivery
 
+    def _cycle_reach(self) -> tuple[int, int]:
+        """Samples that sweeps of the running cycle reach after and before their pulse, with a guard; 0 without one."""
+        windows = [s.run.sweep_window() for s in self._room.tests.values() if s.running and s.continuous and s.run]
+        if not windows:
+            return 0, 0
+        guard = ms_to_samples(GUARD_MS, self._room.rate_hz)
+        return max(stop for _, stop in windows) + guard, max(-start for start, _ in windows) + guard
+
+    def _kept_free(self, at_sample: int) -> str:
+        return "another stimulus" if any(a <= at_sample < b for a, b in self._reserved) else ""
+
+    def _need_gap(self, state: TestState | None, at: int) -> None:
+        if state is None or state.definition.stimulus is None or state.id not in self._fired:
+            return
+        gap_ms = state.definition.stimulus.min_gap_ms
+        passed_ms = (at - self._fired[state.id]) * 1000.0 / self._room.rate_hz
+        if not (passed_ms >= gap_ms):
+            raise Refused(
+                f"{state.id} was delivered {max(0.0, passed_ms) / 1000:.1f} s ago; {gap_ms / 1000:g} s between its "
+                f"deliveries were expected (min_gap_ms): fire again in {(gap_ms - passed_ms) / 1000:.1f} s", INTERLOCK,
+            )
+
     def _repeat(self, horizon: int) -> None:
+        horizon += self._cycle_reach()[0]
         arm = self.manual
         while arm is not None and arm.rate_hz and arm.next_sample is not None and arm.next_sample < horizon:
             if self.lease.holder is None:
@@ -299,6 +359,23 @@ class Stimulation:
             except IonmdError:
                 self.manual = None
                 return
+
+
+def unlike(armed: Sequence, wanted: Sequence) -> list[str]:
+    """In what an armed delivery differs from a test's stimulus, the amplitude apart; empty: it is one of the test's."""
+    if armed.output != wanted.output or armed.volts is not wanted.volts:
+        return ["output"]
+    found = []
+    if len(armed.pulses) != len(wanted.pulses):
+        found.append(f"{len(armed.pulses)} pulses, the test has {len(wanted.pulses)}")
+    a, b = armed.pulses[0], wanted.pulses[0]
+    if a.width_us != b.width_us:
+        found.append(f"width {a.width_us} us, the test has {b.width_us} us")
+    if a.biphasic is not b.biphasic or (a.amplitude > 0) is not (b.amplitude > 0):
+        found.append("another polarity")
+    if not found and any(x.t_us != y.t_us for x, y in zip(armed.pulses, wanted.pulses, strict=True)):
+        found.append(f"interval {armed.pulses[1].t_us / 1000:g} ms, the test has {wanted.pulses[1].t_us / 1000:g} ms")
+    return found
 
 
 def _alternates(state: TestState) -> bool:

@@ -88,7 +88,7 @@ class EvokedRun(Run):
     def sweep_window(self) -> tuple[int, int]:
         return self.plan.start, self.plan.stop
 
-    def feed(self, block: Block, artefacts: list[Span]) -> list[Report]:
+    def feed(self, block: Block, artefacts: list[Span], muted: str = "") -> list[Report]:
         if self._causal is not None:
             self._causal.note(block, artefacts)
         return []
