@@ -305,6 +305,7 @@ class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     vs: Comparison | None = None
     rejected_reasons: dict[str, int] = msgspec.field(default_factory=dict)
     note: str = ""
+    sweeps_needed: int | None = None  # for the interval that the test asks for; None: nothing asked or not measurable
 
 
 class AverageResult(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -323,7 +324,7 @@ class AverageResult(msgspec.Struct, frozen=True, omit_defaults=True):
     stimulus: StimulusSummary
     curve: Curve  # shape [derivation, sample]
     rejected_reasons: dict[str, int] = msgspec.field(default_factory=dict)
-    jitter_us: float = 0.0
+    jitter_us: float = 0.0  # rms error of time zero: a pulse is known to the sample in which it left
 
 
 class Criterion(msgspec.Struct, frozen=True, omit_defaults=True):

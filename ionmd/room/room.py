@@ -17,6 +17,7 @@ from ionmd.alarm.book import AlarmBook
 from ionmd.alarm.monitored import Monitoring
 from ionmd.alarm.watch import ChangeWatch
 from ionmd.clock import SampleClock
+from ionmd.dsp.design import design
 from ionmd.errors import INTERLOCK, NO_CASE, NO_DEVICE, Refused
 from ionmd.events import AlarmsPaused, MonitoringChanged, PauseInfo
 from ionmd.model import DeviceStatus, Electrode, Source
@@ -31,7 +32,6 @@ from ionmd.room.threshold import Search
 from ionmd.room.validity import Validity
 from ionmd.runner.make import make_run
 from ionmd.runner.plan import resolve
-from ionmd.runner.stream import design
 from ionmd.stim.control import Control
 from ionmd.testdef import Template, TestDefinition
 

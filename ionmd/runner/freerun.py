@@ -12,7 +12,8 @@ import numpy as np
 
 from ionmd.dsp.history import History
 from ionmd.events import EmgMuted, EmgSecond, Muscle
-from ionmd.modality.emg import Burst, Despike, EmgStream, Window
+from ionmd.modality.despike import Despike
+from ionmd.modality.emg import Burst, EmgStream, Window
 from ionmd.model import Block
 from ionmd.runner.base import Report, Run, Span
 from ionmd.runner.plan import Channel

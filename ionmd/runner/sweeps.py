@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ionmd.alarm.baseline import AverageData
 from ionmd.dsp.blank import blank_sweep
 from ionmd.dsp.derive import Montage
-from ionmd.dsp.design import filter_id
+from ionmd.dsp.design import design, filter_id
 from ionmd.dsp.history import History
 from ionmd.dsp.zerophase import filter_average
 from ionmd.events import SweepSeen
@@ -26,7 +26,6 @@ from ionmd.modality.tof import measure_train
 from ionmd.model import AverageResult, Mark, Reading, Source, encode_curve
 from ionmd.runner.base import Pending, Report, Run, Span, SubAverage
 from ionmd.runner.plan import Channel, plan_sweep
-from ionmd.runner.stream import design
 from ionmd.stim.delivery import Delivery, StimulusTally
 from ionmd.testdef import TestDefinition
 
