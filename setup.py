@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiled parts, one explicit list.  Everything else is in pyproject.toml."""
 
-from pathlib import Path
-
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 # No contraction and no fast-math: one result on every instruction set (docs/architecture.md).
 DSP_FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra"]
+STREAMS = ["ext/dsp/iir.c", "ext/dsp/sweep.c", "ext/dsp/emg.c", "ext/decode/unpack.c"]
+CURVES = ["ext/dsp/peaks.c", "ext/dsp/match.c", "ext/dsp/welch.c", "ext/dsp/noise.c"]
 C_FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra"]
 
 extensions = cythonize(
     [
-        Extension("ionmd.dsp._kernels", ["ext/dsp/_kernels.pyx", *sorted(map(str, Path("ext/dsp").glob("*.c")))],
+        Extension("ionmd.dsp._kernels", ["ext/dsp/_kernels.pyx", *STREAMS],
+                  include_dirs=["ext/dsp", "ext/decode"], extra_compile_args=DSP_FLAGS),
+        Extension("ionmd.dsp._curves", ["ext/dsp/_curves.pyx", *CURVES],
                   include_dirs=["ext/dsp"], extra_compile_args=DSP_FLAGS),
-        Extension("ionmd.decode._decode", ["ext/decode/_decode.pyx", "ext/decode/ionm1.c", "ext/decode/crc32.c"],
-                  include_dirs=["ext/decode", "ext/usb"], extra_compile_args=DSP_FLAGS),
+        Extension("ionmd.decode._decode", ["ext/decode/_decode.pyx", "ext/decode/ionm1.c", "ext/decode/unpack.c",
+                                              "ext/decode/crc32.c"],
+                  include_dirs=["ext/decode", "ext/usb", "ext/dsp"], extra_compile_args=DSP_FLAGS),
         Extension("ionmd.case._pack", ["ext/case/_pack.pyx", "ext/case/pack.c"],
                   include_dirs=["ext/case"], extra_compile_args=C_FLAGS),
     ],

@@ -6,13 +6,19 @@ import argparse
 import json
 import sys
 
-from bench import stream, sweeps
+from bench import curves, isa, stream, sweeps
 from bench.harness import measure, table
 
 GROUPS = {
+    "unpack": stream.unpack,
     "iir": stream.iir,
-    "emg": stream.emg,
     "average": sweeps.average,
+    "peak": curves.peak,
+    "match": curves.match,
+    "emg": stream.emg,
+    "welch": curves.welch,
+    "block": stream.whole_block,
+    "call": stream.call_cost,
 }
 
 
@@ -22,6 +28,7 @@ def main() -> int:
     parser.add_argument("--only", choices=sorted(GROUPS), action="append", help="only these kernels")
     parser.add_argument("--rounds", type=int, default=15, help="rounds per line (default 15)")
     args = parser.parse_args()
+    print(f"instruction set: {isa.NAMES[isa.level()]} (it decides the targets of unpack and iir)", file=sys.stderr)
     lines = [
         measure(case, args.rounds)
         for name, group in GROUPS.items()

@@ -58,6 +58,7 @@ class AuxLine(IntEnum):
     FOOT_SWITCH = 1
     PROBE_BUTTON = 2
     EXTERNAL_TRIGGER = 3
+    STOP_BUTTON = 4
 
 
 class StimState(IntEnum):
@@ -386,7 +387,8 @@ class ThresholdResult(msgspec.Struct, frozen=True, omit_defaults=True):
     return_electrode: str
     muscles: list[str]
     train_of_four_ratio: float | None = None
-    steps: int = 0
+    steps: int = 0  # deliveries
+    ended: str = ""  # why the search ended without an answer: stimulation off, refused, no usable sweep
 
 
 class DeviceStatus(msgspec.Struct, frozen=True, omit_defaults=True):

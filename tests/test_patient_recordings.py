@@ -18,7 +18,7 @@ from firmware_sim.patient import Patient
 from firmware_sim.patient.recorded import Recordings, band_pass, marks
 from firmware_sim.patient.truth import noiseless
 from firmware_sim.scenario import load
-from firmware_sim.unit import check
+from firmware_sim.unit import build, check
 from ionmd.cli import main
 from ionmd.daemon import Step
 from ionmd.errors import ConfigError
@@ -235,6 +235,14 @@ def test_how_much_of_the_recording_was_heard_is_reported(recorded):
         heard.append(told["noise_unique_s"])
     assert heard == sorted(heard) and 5 < heard[0] < heard[-1] <= told["noise_available_s"]
     assert told["noise_available_s"] == pytest.approx(told["noise_trials"] * 0.49, abs=0.1)
+
+
+def test_the_simulator_reports_it_at_its_control_socket(recorded):
+    recorded()  # IONMD_DATA
+    device = build("real_ssep", "max")
+    device.run_until(5000)
+    assert device.state()["recordings"]["noise_available_s"] > 20
+    assert "recordings" not in build("quiet", "max").state()
 
 
 def test_real_ssep_tells_the_demos_story_at_the_same_times():

@@ -10,7 +10,7 @@ import time
 
 from bench.figures.row import Row, table
 
-FAMILIES = ("wide", "latency", "ssep", "loss", "speed", "ready", "visual")
+FAMILIES = ("wide", "latency", "ssep", "loss", "speed", "simulator", "ready", "visual")
 
 
 def main() -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import firmware_sim.scenario as scenarios
 from bench.figures.row import Row
 from bench.figures.script import Script, cases
+from firmware_sim import events, scenario
 from ionmd.case.journal import JOURNAL, read_lines
 
 TESTS = ["ssep_median_left", "ssep_tibial_left", "ssep_median_right", "ssep_tibial_right"]
@@ -17,7 +17,7 @@ RATE_HZ = 10_000
 
 def rows(quick: bool) -> list[Row]:
     seeds = range(1, 3 if quick else 11)
-    loss: Any = next(e for e in scenarios.load("demo").events if isinstance(e, scenarios.Loss))
+    loss: Any = next(e for e in scenario.load("demo").events if isinstance(e, events.Loss))
     lost = [t for t in TESTS if t.removeprefix("ssep_") in loss.nerves]
     end_s = float(loss.at_s) + 110.0
     script = Script(end_s, 12, RATE_HZ, 50).start(8.0, TESTS)

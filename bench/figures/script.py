@@ -64,6 +64,7 @@ def cases(script: Script, scenario: str, seeds: Sequence[int]) -> Iterator[Path]
 def _run(script: Script, scenario: str, seed: int, directory: Path) -> Path:
     text = (SCENARIOS / f"{scenario}.toml").read_text()
     text = re.sub(r"(?ms)^\[device\].*?(?=^\[|\Z)", "", text)  # the script has its own unit
+    text = re.sub(r"(?ms)^\[\[operator\]\].*?(?=^\[|\Z)", "", text)  # and its own technologist
     text = re.sub(r"(?m)^seed = .*$", f"seed = {seed}", text)
     file = directory / "scenario.toml"
     file.write_text(f"{text}\n{script.toml()}")

@@ -66,7 +66,7 @@ def average(case: Path, test: str, derivation: str) -> dict[str, Any]:
     for line in read_lines(case / JOURNAL):
         if line.kind == "reading" and line.data["test"] == test and line.data["derivation"] == derivation:
             reading: dict[str, Any] = line.data
-            if reading.get("kind") == "average" and reading["sweeps"] >= 0.8 * SWEEPS:
+            if reading.get("kind", "average") == "average" and reading["sweeps"] >= 0.8 * SWEEPS:
                 return reading
     raise RuntimeError(f"{case}: no finished average of {test} {derivation}")
 

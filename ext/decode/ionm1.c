@@ -2,6 +2,7 @@
 #include "ionm1.h"
 
 #include "crc32.h"
+#include "unpack.h"
 
 #define MAGIC 0x4D4E4F49u
 enum { TYPE_DATA = 1, TYPE_STATUS = 4, FORMAT_INT24 = 1, FLAG_OVERFLOW = 1 };
@@ -279,36 +280,6 @@ static int next_block(ionm1_decoder *d) {
 
 /* ---------------------------------------------------------------- samples */
 
-typedef uint8_t v16u __attribute__((vector_size(16), aligned(1), may_alias));
-typedef int32_t v4i __attribute__((vector_size(16), aligned(4), may_alias));
-
-#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__)
-#define CLONES __attribute__((target_clones("avx2", "sse4.1", "default")))
-#else
-#define CLONES
-#endif
-
-/* rows x inputs int24 -> counts, uV; smallest and largest count folded in.  Reads up to 15 bytes past the rows (the
- * payload's CRC and the ring's slack), writes whole strides; padding columns stay zero. */
-CLONES static void unpack(const uint8_t *p, uint32_t rows, uint32_t inputs, uint32_t stride, const float *restrict lsb,
-                          int32_t *restrict counts, float *restrict uv, int32_t *restrict lo, int32_t *restrict hi) {
-    const v16u spread = {0, 0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9, 10, 11};
-    const uint32_t whole = inputs & ~3u;
-    for (uint32_t r = 0; r < rows; r++, counts += stride, uv += stride) {
-        uint32_t c = 0;
-        for (; c < whole; c += 4, p += 12)
-            *(v4i *)(counts + c) = (v4i)__builtin_shuffle(*(const v16u *)p, spread) >> 8;
-        for (; c < inputs; c++, p += 3)
-            counts[c] = (int32_t)((uint32_t)p[0] << 8 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 24) >> 8;
-        for (c = 0; c < stride; c++) {
-            int32_t v = counts[c];
-            uv[c] = (float)v * lsb[c];
-            lo[c] = v < lo[c] ? v : lo[c];
-            hi[c] = v > hi[c] ? v : hi[c];
-        }
-    }
-}
-
 int ionm1_read(ionm1_decoder *d, ionm1_out *out) {
     _Alignas(64) int32_t lo[IONM1_MAX_INPUTS], hi[IONM1_MAX_INPUTS];
     _Alignas(64) float lsb[IONM1_MAX_INPUTS] = {0};
@@ -348,7 +319,7 @@ int ionm1_read(ionm1_decoder *d, ionm1_out *out) {
         uint64_t take = d->left;
         if (take > out->capacity - out->n) take = out->capacity - out->n;
         if (take > out->limit - d->sample) take = out->limit - d->sample;
-        unpack(d->at, (uint32_t)take, d->inputs, out->stride, lsb, out->counts + (size_t)out->n * out->stride,
+        ionm_unpack24(d->at, (uint32_t)take, d->inputs, out->stride, lsb, out->counts + (size_t)out->n * out->stride,
                out->uv + (size_t)out->n * out->stride, lo, hi);
         out->n += (uint32_t)take;
         d->at += take * 3u * d->inputs;

@@ -7,10 +7,10 @@ Always: no allocation after construction; ValueError before any byte is touched 
 The GIL is kept: a block takes microseconds, and giving the GIL away costs up to a switch interval (5 ms) to get it
 back when another thread is busy (docs/dsp.md).  The faces are ionmd/dsp/*.py, the twins ionmd/dsp/reference.py.
 """
-from cpython.buffer cimport (PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release,
-                             PyObject_GetBuffer)
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport INT32_MAX, INT32_MIN
 from libc.string cimport memset
+
+include "slot.pxi"
 
 
 cdef extern from "kernels.h" nogil:
@@ -20,13 +20,24 @@ cdef extern from "kernels.h" nogil:
                        double *state)
     void derive(const float *x, float *y, size_t rows, size_t stride_in, size_t stride_out, const int32_t *plus,
                 const int32_t *minus)
+    int SWEEP_CHUNK
+    void hold(float *x, size_t rows, size_t stride, const int64_t *spans, size_t count, float *good, int *seen)
     void sweep_extremes(const float *x, size_t rows, size_t stride, float *lo, float *hi)
+    void chunk_extremes(const float *ring, size_t capacity, size_t stride, size_t at, size_t rows, float *lo,
+                        float *hi)
+    void window_extremes(const float *ring, size_t capacity, size_t stride, size_t at, size_t rows,
+                         const float *chunk_lo, const float *chunk_hi, float *lo, float *hi)
     void sweep_add(const float *x, size_t rows, size_t stride, const uint8_t *accept, int64_t *count, double *sum,
                    double *squares)
-    void c_autocovariance "autocovariance"(const double *x, size_t n, size_t lags, double *out)
     void emg_features(const float *x, size_t rows, size_t stride, const float *threshold, int32_t quiet, size_t phase,
                       float *partial, float *previous, int32_t *gap, double *squares, double *length, float *peak,
                       int32_t *over, int32_t *bursts)
+
+
+cdef extern from "unpack.h" nogil:
+    int IONM_UNPACK_SLACK
+    void ionm_unpack24(const uint8_t *p, uint32_t rows, uint32_t inputs, uint32_t stride, const float *lsb,
+                       int32_t *counts, float *uv, int32_t *lo, int32_t *hi)
 
 
 cdef extern from "lanes.h" nogil:
@@ -36,6 +47,8 @@ cdef extern from "lanes.h" nogil:
 
 MAX_SECTIONS = IIR_MAX_SECTIONS
 MAX_STRIDE = 256
+CHUNK = SWEEP_CHUNK
+UNPACK_SLACK = IONM_UNPACK_SLACK
 
 
 def flush_on():
@@ -45,84 +58,6 @@ def flush_on():
 
 def flush_restore(uint64_t old):
     dsp_flush_restore(old)
-
-
-cdef class Slot:
-    """One array, held: the same object costs one comparison, another one is looked up and checked."""
-
-    cdef object owner
-    cdef Py_buffer view
-    cdef char *ptr
-    cdef Py_ssize_t items
-
-    def __cinit__(self):
-        self.owner = None
-        self.ptr = NULL
-        self.items = 0
-
-    def __dealloc__(self):
-        if self.owner is not None:
-            PyBuffer_Release(&self.view)
-
-    cdef int bind(self, object array, char code, Py_ssize_t itemsize, bint writable) except -1:
-        cdef Py_buffer view
-        cdef int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT
-        cdef const char *fmt
-        if array is self.owner and array is not None:
-            return 0
-        if writable:
-            flags |= PyBUF_WRITABLE
-        PyObject_GetBuffer(array, &view, flags)
-        fmt = view.format
-        if fmt != NULL and (fmt[0] == b"<" or fmt[0] == b"@" or fmt[0] == b"="):
-            fmt += 1
-        if fmt == NULL or fmt[0] != code or fmt[1] != 0 or view.itemsize != itemsize:
-            came = view.format.decode() if view.format != NULL else "bytes"
-            PyBuffer_Release(&view)
-            raise ValueError(f"array of '{came}' came, a C-contiguous array of '{chr(code)}' was expected")
-        if self.owner is not None:
-            PyBuffer_Release(&self.view)
-        self.view = view
-        self.owner = array
-        self.ptr = <char *>view.buf
-        self.items = view.len // itemsize
-        return 0
-
-    cdef inline float *f32(self, object array, Py_ssize_t need, bint writable) except NULL:
-        self.bind(array, b"f", 4, writable)
-        if self.items < need:
-            raise ValueError(f"{self.items} float32 values came, at least {need} were expected")
-        return <float *>self.ptr
-
-    cdef inline double *f64(self, object array, Py_ssize_t need, bint writable) except NULL:
-        self.bind(array, b"d", 8, writable)
-        if self.items < need:
-            raise ValueError(f"{self.items} float64 values came, at least {need} were expected")
-        return <double *>self.ptr
-
-    cdef inline int32_t *i32(self, object array, Py_ssize_t need, bint writable) except NULL:
-        self.bind(array, b"i", 4, writable)
-        if self.items < need:
-            raise ValueError(f"{self.items} int32 values came, at least {need} were expected")
-        return <int32_t *>self.ptr
-
-    cdef inline int64_t *i64(self, object array, Py_ssize_t need, bint writable) except NULL:
-        self.bind(array, b"l", 8, writable)
-        if self.items < need:
-            raise ValueError(f"{self.items} int64 values came, at least {need} were expected")
-        return <int64_t *>self.ptr
-
-    cdef inline uint8_t *u8(self, object array, Py_ssize_t need, bint writable) except NULL:
-        self.bind(array, b"B", 1, writable)
-        if self.items < need:
-            raise ValueError(f"{self.items} uint8 values came, at least {need} were expected")
-        return <uint8_t *>self.ptr
-
-
-cdef int check_stride(Py_ssize_t stride) except -1:
-    if not (16 <= stride <= 256 and stride % 16 == 0):
-        raise ValueError(f"a stride of {stride} came, a multiple of 16 from 16 to 256 was expected")
-    return 0
 
 
 cdef class Iir:
@@ -248,15 +183,57 @@ def extremes(x, Py_ssize_t stride, Py_ssize_t lo_row, Py_ssize_t hi_row, lo, hi)
     sweep_extremes(px + lo_row * stride, hi_row - lo_row, stride, pl, ph)
 
 
-def autocovariance(x, Py_ssize_t n, Py_ssize_t lags, out):
-    """noise.c: out[:lags] of x[:n]."""
-    cdef Slot a = Slot(), b = Slot()
-    if not (0 < lags <= n):
-        raise ValueError(f"{lags} lags of {n} samples came, 1 to {n} were expected")
-    cdef double *px = a.f64(x, n, False)
-    cdef double *po = b.f64(out, lags, True)
-    with nogil:
-        c_autocovariance(px, n, lags, po)
+cdef class Extremes:
+    """sweep.c:chunk_extremes over one ring: float32[capacity, stride] and its tables float32[capacity / CHUNK, stride].
+
+    update(at, n)  after rows at..at + n were written;  window(at, n) -> lo, hi of those rows (arrays given here)
+    within(limit, accept)  of the last window: accept[k] = 1 where -limit <= lo and hi <= limit, else 0; says if any is 1
+    """
+
+    cdef Slot ring_, chunk_lo_, chunk_hi_, lo_, hi_, accept_
+    cdef Py_ssize_t capacity, stride
+    cdef float *ring
+    cdef float *chunk_lo
+    cdef float *chunk_hi
+    cdef float *lo
+    cdef float *hi
+
+    def __init__(self, ring, chunk_lo, chunk_hi, lo, hi, Py_ssize_t capacity, Py_ssize_t stride):
+        check_stride(stride)
+        if not (capacity > 0 and capacity % SWEEP_CHUNK == 0):
+            raise ValueError(f"a ring of {capacity} rows came, a multiple of {SWEEP_CHUNK} was expected")
+        self.capacity, self.stride = capacity, stride
+        self.ring_, self.chunk_lo_, self.chunk_hi_ = Slot(), Slot(), Slot()
+        self.lo_, self.hi_, self.accept_ = Slot(), Slot(), Slot()
+        self.ring = self.ring_.f32(ring, capacity * stride, False)
+        self.chunk_lo = self.chunk_lo_.f32(chunk_lo, capacity // SWEEP_CHUNK * stride, True)
+        self.chunk_hi = self.chunk_hi_.f32(chunk_hi, capacity // SWEEP_CHUNK * stride, True)
+        self.lo = self.lo_.f32(lo, stride, True)
+        self.hi = self.hi_.f32(hi, stride, True)
+
+    cdef int _check(self, Py_ssize_t at, Py_ssize_t n) except -1:
+        if not (0 <= at < self.capacity and 0 < n <= self.capacity):
+            raise ValueError(f"rows {at} to {at + n} came, 1 to {self.capacity} rows of the ring were expected")
+        return 0
+
+    def update(self, Py_ssize_t at, Py_ssize_t n):
+        self._check(at, n)
+        chunk_extremes(self.ring, self.capacity, self.stride, at, n, self.chunk_lo, self.chunk_hi)
+
+    def window(self, Py_ssize_t at, Py_ssize_t n):
+        self._check(at, n)
+        window_extremes(self.ring, self.capacity, self.stride, at, n, self.chunk_lo, self.chunk_hi, self.lo, self.hi)
+
+    def within(self, double limit, accept):
+        cdef uint8_t *pa = self.accept_.u8(accept, 0, True)
+        cdef Py_ssize_t k
+        cdef int any_ = 0
+        if self.accept_.items > self.stride:
+            raise ValueError(f"accept of {self.accept_.items} came, at most {self.stride} were expected")
+        for k in range(self.accept_.items):   # written so that nan is refused
+            pa[k] = -limit <= self.lo[k] and self.hi[k] <= limit
+            any_ |= pa[k]
+        return any_ != 0
 
 
 cdef class Emg:
@@ -297,8 +274,11 @@ cdef class Emg:
         if first < 0 or n < 0:
             raise ValueError(f"rows {first} to {first + n} came, none may be negative")
         cdef float *px = self.x_.f32(x, (first + n) * self.stride, False)
-        emg_features(px + first * self.stride, n, self.stride, self.threshold, self.quiet, self.n, self.partial,
-                     self.previous, self.gap, self.squares, self.length, self.peak, self.over, self.bursts)
+        self.run(px + first * self.stride, n)
+
+    cdef void run(self, const float *x, Py_ssize_t n) noexcept:
+        emg_features(x, n, self.stride, self.threshold, self.quiet, self.n, self.partial, self.previous, self.gap,
+                     self.squares, self.length, self.peak, self.over, self.bursts)
         self.n += n
 
     def clear(self):
@@ -310,3 +290,116 @@ cdef class Emg:
         memset(self.peak, 0, self.stride * 4)
         memset(self.over, 0, self.stride * 4)
         memset(self.bursts, 0, self.stride * 4)
+
+
+cdef class Unpack:
+    """decode/unpack.c for bytes that are no ionm1 block: lsb float32[stride]; lo, hi int32[stride] of the last call."""
+
+    cdef Slot lsb_, counts_, uv_, lo_, hi_, raw_
+    cdef Py_ssize_t inputs, stride
+    cdef float *lsb
+    cdef int32_t *lo
+    cdef int32_t *hi
+    cdef int32_t *counts
+    cdef float *uv
+    cdef Py_ssize_t room
+
+    def __init__(self, lsb, counts, uv, lo, hi, Py_ssize_t inputs, Py_ssize_t stride):
+        check_stride(stride)
+        if not (1 <= inputs <= stride):
+            raise ValueError(f"{inputs} inputs came, 1 to {stride} were expected")
+        self.inputs, self.stride = inputs, stride
+        self.lsb_, self.counts_, self.uv_ = Slot(), Slot(), Slot()
+        self.lo_, self.hi_, self.raw_ = Slot(), Slot(), Slot()
+        self.lsb = self.lsb_.f32(lsb, stride, False)
+        self.lo = self.lo_.i32(lo, stride, True)
+        self.hi = self.hi_.i32(hi, stride, True)
+        self.counts = self.counts_.i32(counts, 0, True)
+        self.uv = self.uv_.f32(uv, 0, True)
+        self.room = min(self.counts_.items, self.uv_.items) // stride
+
+    cdef int run(self, object raw, Py_ssize_t n) except -1:
+        cdef Py_ssize_t k
+        self.raw_.bind(raw, b"B", 1, False)
+        if not (0 <= n <= self.room) or self.raw_.items < 3 * n * self.inputs + IONM_UNPACK_SLACK:
+            raise ValueError(f"{self.raw_.items} bytes came for {n} rows, at most {self.room} rows and "
+                             f"{3 * n * self.inputs} bytes with {IONM_UNPACK_SLACK} behind them were expected")
+        for k in range(self.stride):
+            self.lo[k], self.hi[k] = INT32_MAX, INT32_MIN
+        ionm_unpack24(<uint8_t *>self.raw_.ptr, <uint32_t>n, <uint32_t>self.inputs, <uint32_t>self.stride, self.lsb,
+                      self.counts, self.uv, self.lo, self.hi)
+        return 0
+
+    def process(self, raw, Py_ssize_t n):
+        """`n` rows of int24 from a buffer of bytes that has UNPACK_SLACK more behind them."""
+        self.run(raw, n)
+
+
+cdef class Chain:
+    """A block through all stages of a stream in one call: (unpack) -> derive -> hold -> filter -> (features).
+
+    work  float32[capacity, stride]  derivations;  rows  float32[capacity, stride]  filtered;  good  float32[stride]
+    """
+
+    cdef Derive derive
+    cdef Iir iir
+    cdef Emg emg
+    cdef Unpack unpack
+    cdef Slot uv_, work_, rows_, good_
+    cdef float *work
+    cdef float *rows
+    cdef float *good
+    cdef Py_ssize_t capacity
+    cdef int seen
+    cdef int64_t spans[2 * 64]
+
+    def __init__(self, Derive derive not None, Iir iir not None, work, rows, good, Emg emg=None, Unpack unpack=None):
+        cdef Py_ssize_t stride = derive.stride_out
+        if iir.stride != stride or (emg is not None and emg.stride != stride):
+            raise ValueError(f"stages of different strides came, {stride} was expected")
+        if unpack is not None and unpack.stride != derive.stride_in:
+            raise ValueError(f"an unpack stage of stride {unpack.stride} came, {derive.stride_in} was expected")
+        self.derive, self.iir, self.emg, self.unpack = derive, iir, emg, unpack
+        self.uv_, self.work_, self.rows_, self.good_ = Slot(), Slot(), Slot(), Slot()
+        self.good = self.good_.f32(good, stride, True)
+        self.work = self.work_.f32(work, 0, True)
+        self.rows = self.rows_.f32(rows, 0, True)
+        self.capacity = min(self.work_.items, self.rows_.items) // stride
+        self.seen = 0
+
+    def forget(self):
+        """After a gap: there is no good row any more."""
+        self.seen = 0
+
+    cdef int run(self, const float *uv, Py_ssize_t n, object spans) except -1:
+        cdef Py_ssize_t stride = self.derive.stride_out, count = 0
+        if spans is not None:
+            for start, stop in spans:
+                if count == 64:   # hold what lies between rather than let an artefact through
+                    self.spans[2 * 63 + 1] = max(self.spans[2 * 63 + 1], <int64_t>stop)
+                    continue
+                self.spans[2 * count], self.spans[2 * count + 1] = start, stop
+                count += 1
+        if n == 0:
+            return 1
+        derive(uv, self.work, n, self.derive.stride_in, stride, self.derive.plus, self.derive.minus)
+        hold(self.work, n, stride, self.spans, count, self.good, &self.seen)
+        cdef int ok = iir_f32(self.work, self.rows, n, stride, self.iir.coef, self.iir.sections, self.iir.state)
+        if self.emg is not None:
+            self.emg.run(self.rows, n)
+        return ok
+
+    def feed(self, uv, Py_ssize_t n, spans):
+        """Rows 0..n of uv float32[n, stride_in]; spans: rows to hold.  True: the filter's state is finite."""
+        if not (0 <= n <= self.capacity):
+            raise ValueError(f"{n} rows came, 0 to {self.capacity} were expected")
+        return self.run(self.uv_.f32(uv, n * self.derive.stride_in, False), n, spans) != 0
+
+    def feed_int24(self, raw, Py_ssize_t n, spans):
+        """The same from bytes, through the unpack stage."""
+        if self.unpack is None:
+            raise ValueError("bytes came, but this chain has no unpack stage")
+        if not (0 <= n <= self.capacity):
+            raise ValueError(f"{n} rows came, 0 to {self.capacity} were expected")
+        self.unpack.run(raw, n)
+        return self.run(self.unpack.uv, n, spans) != 0

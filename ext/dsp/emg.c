@@ -61,10 +61,10 @@ DSP_CLONES void emg_features(const float *x, size_t rows, size_t stride, const f
             since = (since & (since < LONG_AGO)) | (LONG_AGO & (since >= LONG_AGO));
             r += n;
             if (n == room) {
-                *(d4 *)(squares + c) += __builtin_convertvector(__builtin_shufflevector(sq, sq, 0, 1, 2, 3), d4);
-                *(d4 *)(squares + c + 4) += __builtin_convertvector(__builtin_shufflevector(sq, sq, 4, 5, 6, 7), d4);
-                *(d4 *)(length + c) += __builtin_convertvector(__builtin_shufflevector(len, len, 0, 1, 2, 3), d4);
-                *(d4 *)(length + c + 4) += __builtin_convertvector(__builtin_shufflevector(len, len, 4, 5, 6, 7), d4);
+                *(d4 *)(squares + c) += d4_low(sq);
+                *(d4 *)(squares + c + 4) += d4_high(sq);
+                *(d4 *)(length + c) += d4_low(len);
+                *(d4 *)(length + c + 4) += d4_high(len);
                 sq = len = (f8){0};
             }
         }

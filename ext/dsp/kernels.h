@@ -12,9 +12,14 @@ int  iir_f64_signal(const double *x, double *y, size_t n, ptrdiff_t step, const 
                     double *state);
 
 // sweep.c
+enum { SWEEP_CHUNK = 32 };
 void derive(const float *x, float *y, size_t rows, size_t stride_in, size_t stride_out, const int32_t *plus,
             const int32_t *minus);
+void hold(float *x, size_t rows, size_t stride, const int64_t *spans, size_t count, float *good, int *seen);
 void sweep_extremes(const float *x, size_t rows, size_t stride, float *lo, float *hi);
+void chunk_extremes(const float *ring, size_t capacity, size_t stride, size_t at, size_t rows, float *lo, float *hi);
+void window_extremes(const float *ring, size_t capacity, size_t stride, size_t at, size_t rows, const float *chunk_lo,
+                     const float *chunk_hi, float *lo, float *hi);
 void sweep_add(const float *x, size_t rows, size_t stride, const uint8_t *accept, int64_t *count, double *sum,
                double *squares);
 
@@ -25,4 +30,23 @@ void autocovariance(const double *x, size_t n, size_t lags, double *out);
 void emg_features(const float *x, size_t rows, size_t stride, const float *threshold, int32_t quiet, size_t phase,
                   float *partial, float *previous, int32_t *gap, double *squares, double *length, float *peak,
                   int32_t *over, int32_t *bursts);
+
+// peaks.c
+typedef struct {
+    double position, value, prominence, curvature, index;
+} dsp_peak;
+size_t peaks_find(const double *y, size_t lo, size_t hi, double sign, size_t first, size_t last, double least,
+                  dsp_peak *out, size_t room);
+
+// match.c
+size_t match_scratch(size_t m, size_t lags);
+void   match_template(const float *x, size_t channels, size_t n, const float *templates, size_t each, size_t m,
+                      float *out, float *scratch);
+
+// welch.c
+enum { WELCH_SHORTEST = 64, WELCH_LONGEST = 4096 };
+int    welch_twiddles(size_t n, float *out);
+size_t welch_scratch(size_t n);
+void   welch_segment(const float *x, size_t n, size_t stride, const float *window, const float *twiddles, float *power,
+                     float *scratch);
 #endif

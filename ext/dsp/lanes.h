@@ -33,6 +33,7 @@ typedef int32_t i8  __attribute__((vector_size(32), aligned(4), may_alias));
 typedef int32_t i4  __attribute__((vector_size(16), aligned(4), may_alias));
 typedef int64_t l4  __attribute__((vector_size(32), aligned(8), may_alias));
 typedef uint8_t b16 __attribute__((vector_size(16), aligned(1), may_alias));
+typedef uint8_t b32 __attribute__((vector_size(32), aligned(1), may_alias));
 
 // a < b ? a : b in each lane; written lane by lane because gcc makes one min/max instruction of it (C has no vector ?:)
 DSP_INLINE f8 f8_min(f8 a, f8 b) { f8 r; DSP_UNROLL for (int i = 0; i < 8; i++) r[i] = a[i] < b[i] ? a[i] : b[i]; return r; }
@@ -40,6 +41,13 @@ DSP_INLINE f8 f8_max(f8 a, f8 b) { f8 r; DSP_UNROLL for (int i = 0; i < 8; i++) 
 // the same by compare and select: f8_max comes out scalar where gcc does not see the lanes as one vector (emg.c)
 DSP_INLINE f8 f8_top(f8 a, f8 b) { const i8 m = a > b; return (f8)(((i8)a & m) | ((i8)b & ~m)); }
 DSP_INLINE f8 f8_abs(f8 a) { return (f8)((i8)a & 0x7fffffff); }
+DSP_INLINE i8 i8_min(i8 a, i8 b) { i8 r; DSP_UNROLL for (int i = 0; i < 8; i++) r[i] = a[i] < b[i] ? a[i] : b[i]; return r; }
+DSP_INLINE i8 i8_max(i8 a, i8 b) { i8 r; DSP_UNROLL for (int i = 0; i < 8; i++) r[i] = a[i] > b[i] ? a[i] : b[i]; return r; }
+DSP_INLINE d4 d4_all(double a) { return (d4){a, a, a, a}; }
+// four floats as doubles; spelt out because gcc 12 makes three instructions of __builtin_convertvector here, one of this
+DSP_INLINE d4 d4_of(const float *p) { return (d4){p[0], p[1], p[2], p[3]}; }
+DSP_INLINE d4 d4_low(f8 a) { return (d4){a[0], a[1], a[2], a[3]}; }
+DSP_INLINE d4 d4_high(f8 a) { return (d4){a[4], a[5], a[6], a[7]}; }
 
 // Subnormals to zero in this thread (in and out); returns what to restore.  A filter ringing down into digital
 // silence would otherwise reach them, and some processors are 100 times slower there.

@@ -19,7 +19,9 @@ from ionmd.testdef import Template, TestDefinition
 HERE = Path(__file__).parent
 SHAPE_NAME = re.compile(r"[a-z0-9_]+")
 
-__all__ = ["load_template", "load_test", "resolve_template", "resolve_test", "templates", "tests"]
+__all__ = [
+    "check_file", "files", "load_template", "load_test", "resolve_template", "resolve_test", "templates", "tests",
+]  # fmt: skip
 
 
 def load_test(path: str | Path) -> TestDefinition:
@@ -49,6 +51,21 @@ def load_template(path: str | Path) -> Template:
     template = convert(str(file), read_toml(file), Template)
     check_template(template, str(file), tests())
     return template
+
+
+def check_file(path: str | Path) -> tuple[str, str]:
+    """("test" or "template", its id) of a file that passes every rule; which it is, its [test] or [template] says."""
+    raw = read_toml(Path(path))
+    if ("test" in raw) is ("template" in raw):
+        raise fail(str(path), "top level", "both or none of [test] and [template]", "[test] or [template]")
+    if "test" in raw:
+        return "test", load_test(path).test.id
+    return "template", load_template(path).template.id
+
+
+def files() -> list[Path]:
+    """Every file that ships."""
+    return [*sorted((HERE / "tests").glob("*.toml")), *sorted((HERE / "templates").glob("*.toml"))]
 
 
 @cache

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from ionmd.catalog.expression import parse
 from ionmd.catalog.read import fail
+from ionmd.catalog.read import place as place_of
 from ionmd.errors import ConfigError
 from ionmd.testdef import AlarmRule, Filter, Template, TestDefinition, WaveShape
 
@@ -37,10 +38,12 @@ class _Checker:
             raise self.wrong(key, list(window), f"start < stop, both within {within[0]:g} to {within[1]:g} ms")
 
     def unique(self, key: str, values: Iterable[object]) -> None:
+        """`key` is table.leaf of a list of tables, or the name of a list."""
         seen = set()
-        for value in values:
+        table, _, leaf = key.partition(".")
+        for i, value in enumerate(values):
             if value in seen:
-                raise self.wrong(key, value, "each only once")
+                raise self.wrong(f"{table}[{i}].{leaf}" if leaf else key, value, "each only once")
             seen.add(value)
 
     def identifier(self, key: str, value: str) -> None:
@@ -148,7 +151,7 @@ def _check_channels(c: _Checker, d: TestDefinition) -> None:
         try:
             parse(text)
         except ConfigError as error:
-            raise ConfigError(f"{c.file}: channels.{name}: {error}") from None
+            raise ConfigError(f"{place_of(c.file, f'channels.{name}')}: channels.{name}: {error}") from None
     c.unique("derivation.label", [x.label for x in d.derivations])
     for x in d.derivations:
         if not x.label or not x.plus or not x.minus or x.plus == x.minus:

@@ -33,7 +33,7 @@ class Montage:
         full = np.full((2, self.stride), stride_in, np.int32)
         full[0, : len(p)] = np.where(p < 0, stride_in, p)
         full[1, : len(m)] = np.where(m < 0, stride_in, m)
-        self._kernel = kernels.Derive(full[0].copy(), full[1].copy(), stride_in, self.stride)
+        self.kernel = kernels.Derive(full[0].copy(), full[1].copy(), stride_in, self.stride)
 
     @classmethod
     def pairs(cls, pairs: Sequence[tuple[int, int]], stride_in: int) -> Montage:
@@ -41,4 +41,4 @@ class Montage:
 
     def apply(self, uv: F32, n: int, out: F32) -> None:
         """out[:n] = uv[:n, plus] - uv[:n, minus]; both C-contiguous, different memory."""
-        self._kernel.apply(uv, n, out)
+        self.kernel.apply(uv, n, out)

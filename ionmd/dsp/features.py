@@ -53,7 +53,7 @@ class EmgFeatures:
         self._quiet = quiet
         self._fresh = True
         self.set_threshold(threshold_uv)
-        self._kernel = kernels.Emg(
+        self.kernel = kernels.Emg(
             stride, quiet, self._threshold, self._partial, self._previous, self._gap, self._squares, self._length,
             self._peak, self._over, self._bursts,
         )  # fmt: skip
@@ -69,22 +69,22 @@ class EmgFeatures:
         if n > 0 and self._fresh:  # no step into the very first sample
             self._previous[:] = x[first]
             self._fresh = False
-        self._kernel.add(x, first, n)
+        self.kernel.add(x, first, n)
 
     def finish(self) -> Features:
         """The window so far; a new one begins with the next row (line length and bursts go on across the cut)."""
-        c, n = self.channels, int(self._kernel.n)
+        c, n = self.channels, int(self.kernel.n)
         with np.errstate(invalid="ignore", divide="ignore"):
             rms = np.sqrt((self._squares + self._partial[0])[:c] / n) if n else np.full(c, np.nan)
         result = Features(
             rms, (self._length + self._partial[1])[:c], self._peak[:c].copy(), self._over[:c].copy(),
             self._bursts[:c].copy(), n,
         )
-        self._kernel.clear()
+        self.kernel.clear()
         return result
 
     def reset(self) -> None:
         """Forget the last row and the running gap: after lost samples."""
-        self._kernel.clear()
+        self.kernel.clear()
         self._fresh = True
         self._gap[:] = self._quiet

@@ -10,23 +10,34 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
+import numpy.typing as npt
 
-from ionmd.dsp.layout import F32, stride_of
+from ionmd.dsp.layout import F32, kernels, stride_of
 
 
 class History:
     """Ring of float32 rows: `samples` of them, `stride_of(channels)` columns, at `rate` Hz.
 
     oldest, newest   first and last sample held; newest is oldest - 1 while empty
+    keep_extremes    smallest and largest values are kept as rows come, for `within` (`samples` is rounded up to 32)
     """
 
-    def __init__(self, channels: int, samples: int, rate: float) -> None:
+    def __init__(self, channels: int, samples: int, rate: float, keep_extremes: bool = False) -> None:
         if samples < 1:
             raise ValueError(f"a history of {samples} samples came, at least 1 was expected")
+        if keep_extremes:
+            samples = -(-samples // kernels.CHUNK) * kernels.CHUNK
         self.channels = channels
         self.samples = samples
         self.rate = rate
-        self._rows: F32 = np.zeros((samples, stride_of(channels)), np.float32)
+        stride = stride_of(channels)
+        self._rows: F32 = np.zeros((samples, stride), np.float32)
+        self.lo: F32 = np.zeros(stride, np.float32)  # of the window that `within` looked at last
+        self.hi: F32 = np.zeros(stride, np.float32)
+        self._extremes = None
+        if keep_extremes:
+            tables = [np.zeros((samples // kernels.CHUNK, stride), np.float32) for _ in range(2)]
+            self._extremes = kernels.Extremes(self._rows, *tables, self.lo, self.hi, samples, stride)
         self._start = 0  # oldest sample held, the ring's size and gaps considered
         self._stop = 0  # one past the newest
         self._empty = True
@@ -64,6 +75,8 @@ class History:
         self._rows[at : at + head] = rows[n - keep : n - keep + head]
         if head < keep:
             self._rows[: keep - head] = rows[n - keep + head : n]
+        if self._extremes is not None:
+            self._extremes.update(at, keep)
         self._stop = first + n
         self._start = max(self._start, self._stop - self.samples)
         while self._holes and self._holes[0][1] <= self._start:
@@ -79,14 +92,27 @@ class History:
 
     def view(self, first: int, n: int, out: F32) -> None:
         """Copy samples first..first+n into out[:n].  Raises ValueError unless `covers(first, n)`."""
-        if not self.covers(first, n):
-            held = f"{self._start} to {self.newest}" + (f" with {len(self._holes)} gaps" if self._holes else "")
-            raise ValueError(f"samples {first} to {first + n - 1} are not held whole: {held}")
+        self._need(first, n)
         at = first % self.samples
         head = min(n, self.samples - at)
         out[:head] = self._rows[at : at + head]
         if head < n:
             out[head:n] = self._rows[: n - head]
+
+    def within(self, first: int, n: int, limit: float, accept: npt.NDArray[np.uint8]) -> bool:
+        """accept[k] = 1 where every value of column k in samples first..first+n lies in -limit..limit, else 0 (nan too).
+
+        Says whether any is 1.  Needs `keep_extremes`; raises ValueError unless `covers(first, n)`."""
+        if self._extremes is None:
+            raise ValueError("this history keeps no extremes")
+        self._need(first, n)
+        self._extremes.window(first % self.samples, n)
+        return bool(self._extremes.within(limit, accept))
+
+    def _need(self, first: int, n: int) -> None:
+        if not self.covers(first, n):
+            held = f"{self._start} to {self.newest}" + (f" with {len(self._holes)} gaps" if self._holes else "")
+            raise ValueError(f"samples {first} to {first + n - 1} are not held whole: {held}")
 
     def clear(self) -> None:
         """Forget everything: the next push may have any index."""

@@ -35,8 +35,8 @@ class Cascade:
         self._zi = sosfilt_zi(self.sos)
         self._state: F64 = np.zeros((len(self.sos), 2, self.stride))
         coef = np.ascontiguousarray(self.sos[:, [0, 1, 2, 4, 5]])
-        self._kernel = kernels.Iir(coef, self._state, self.stride, len(self.sos))
-        self.process = self._kernel.process
+        self.kernel = kernels.Iir(coef, self._state, self.stride, len(self.sos))
+        self.process = self.kernel.process
 
     def settle(self, row: npt.NDArray[np.floating], columns: npt.NDArray[np.bool_] | None = None) -> None:
         """State as if each column had held `row`'s value forever; `columns` limits it to some of them.

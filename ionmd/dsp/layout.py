@@ -1,4 +1,4 @@
-"""The row layout all kernels share, and the door to the compiled module.
+"""The row layout all kernels share, and the door to the compiled modules.
 
 In: a number of columns.  Out: the stride of its rows: 16 columns are one cache line of float32 and two vectors, so
 kernels need no tail.  Always: padding columns hold zeros and stay zero through every linear kernel.
@@ -16,15 +16,17 @@ import numpy.typing as npt
 from ionmd.errors import MissingKernel
 
 try:
+    import ionmd.dsp._curves as curves
     import ionmd.dsp._kernels as kernels
 except ImportError as e:  # a half-built tree: say what to do
-    raise MissingKernel(f"ionmd.dsp._kernels is not built ({e}): run `make build`; there is no slow path") from e
+    raise MissingKernel(f"the kernels of ionmd.dsp are not built ({e}): run `make build`; there is no slow path") from e
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 MAX_COLUMNS: int = kernels.MAX_STRIDE
+unpack_slack: int = kernels.UNPACK_SLACK  # bytes that must follow packed samples
 
-__all__ = ["F32", "F64", "MAX_COLUMNS", "flush_denormals", "kernels", "rows", "stride_of"]
+__all__ = ["F32", "F64", "MAX_COLUMNS", "curves", "flush_denormals", "kernels", "rows", "stride_of", "unpack_slack"]
 
 
 def stride_of(columns: int) -> int:

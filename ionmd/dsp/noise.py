@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ionmd.dsp import smooth
-from ionmd.dsp.layout import kernels
+from ionmd.dsp.layout import curves
 from ionmd.dsp.presence import effective_dof, snr_db
 
 F64 = npt.NDArray[np.float64]
@@ -208,5 +208,5 @@ def _lags(samples: int, dt_ms: float) -> int:
 def _autocovariance(x: F64, lags: int) -> F64:
     """Each lag over the products it has.  Kernel: ext/dsp/noise.c."""
     out = np.empty(lags)
-    kernels.autocovariance(np.ascontiguousarray(x, np.float64), len(x), lags, out)
+    curves.autocovariance(np.ascontiguousarray(x, np.float64), len(x), lags, out)
     return out

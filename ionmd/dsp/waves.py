@@ -8,14 +8,13 @@ Waves with an order are chosen together, so that the whole chain fits best and n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
-F64 = npt.NDArray[np.float64]
+from ionmd.dsp.layout import F64, curves
 
 
 @dataclass(frozen=True)
@@ -51,49 +50,22 @@ class Found:
     rivals: tuple[Peak, ...] = ()
 
 
-def peaks(curve_uv: F64, sign: int, start: float, stop: float, bounds: tuple[int, int]) -> list[Peak]:
+def peaks(
+    curve_uv: F64, sign: int, start: float, stop: float, bounds: tuple[int, int], least_uv: float = -math.inf
+) -> list[Peak]:
     """Local extrema of `sign` between `start` and `stop` (samples, inclusive), in time order.
 
-    bounds  (first, last + 1) columns that may be looked at for valleys: outside them lies artefact or filter edge
+    bounds    (first, last + 1) columns that may be looked at for valleys: outside them lies artefact or filter edge
+    least_uv  only peaks of more prominence than this
     A plateau counts once, at its middle.
     """
-    y = curve_uv if sign > 0 else -curve_uv
     lo, hi = bounds
-    first = max(lo + 1, int(np.ceil(start)))
-    last = min(hi - 2, int(np.floor(stop)))
+    first = max(lo + 1, math.ceil(start))
+    last = min(hi - 2, math.floor(stop))
     if last < first:
         return []
-    # A step up before and a step down after, with any flat stretch between them.
-    step = np.sign(np.diff(y[lo:hi]))
-    found = []
-    moving = np.flatnonzero(step)
-    for a, b in pairwise(moving):
-        if step[a] > 0 > step[b]:
-            index = lo + (int(a) + 1 + int(b)) // 2
-            if first <= index <= last:
-                found.append(_describe(y, index, (lo, hi), sign))
-    return found
-
-
-def _describe(y: F64, index: int, bounds: tuple[int, int], sign: int) -> Peak:
-    left, mid, right = float(y[index - 1]), float(y[index]), float(y[index + 1])
-    bend = left - 2.0 * mid + right
-    shift = 0.5 * (left - right) / bend if bend < 0.0 else 0.0
-    value = mid - 0.25 * (left - right) * shift
-    return Peak(index, index + shift, sign * value, _prominence(y, index, bounds), max(0.0, -bend))
-
-
-def _prominence(y: F64, index: int, bounds: tuple[int, int]) -> float:
-    lo, hi = bounds
-    top = float(y[index])
-    before, after = y[lo:index], y[index + 1 : hi]
-    higher = np.flatnonzero(before > top)
-    left = before[int(higher[-1]) :] if len(higher) else before
-    higher = np.flatnonzero(after > top)
-    right = after[: int(higher[0]) + 1] if len(higher) else after
-    if not len(left) or not len(right):
-        return 0.0
-    return top - max(float(left.min()), float(right.min()))
+    found = curves.find_peaks(np.ascontiguousarray(curve_uv), sign, lo, hi, first, last, least_uv)
+    return [Peak(*p) for p in found]
 
 
 def label(curve_uv: F64, rules: Sequence[WaveRule], bounds: tuple[int, int], least_uv: float = 0.0) -> list[Found]:
@@ -103,9 +75,7 @@ def label(curve_uv: F64, rules: Sequence[WaveRule], bounds: tuple[int, int], lea
     keep their distances.  A wave with no peak that fits stays empty and the chain goes on without it.
     least_uv  peaks of less prominence are not considered (numerical dust, or a share of the noise)
     """
-    candidates = [
-        [p for p in peaks(curve_uv, r.sign, r.start, r.stop, bounds) if p.prominence_uv > least_uv] for r in rules
-    ]
+    candidates = [peaks(curve_uv, r.sign, r.start, r.stop, bounds, least_uv) for r in rules]
     chosen: list[Peak | None] = [None] * len(rules)
     chain = sorted((i for i, r in enumerate(rules) if r.order > 0), key=lambda i: rules[i].order)
     for i, peak in zip(chain, _best_chain([rules[i] for i in chain], [candidates[i] for i in chain]), strict=True):

@@ -97,6 +97,13 @@ class EmgStream:
         self._at += used
         return windows, bursts
 
+    def skip(self, n: int) -> None:
+        """`n` samples that are no signal: windows and envelope start afresh after them, the quiet level stays."""
+        self._at += len(self._rest) + n
+        self._rest = np.zeros((0, self.channels))
+        self._power, self._window, self._window_first = [], [], self._at
+        self._on = [None] * self.channels
+
     def quiet_uv(self, channel: int) -> float:
         """RMS of the quiet: nan until anything is known."""
         known = sorted(self._quiet[channel])

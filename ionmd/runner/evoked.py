@@ -85,7 +85,7 @@ class EvokedRun(Run):
     def sweep_window(self) -> tuple[int, int]:
         return self.plan.start, self.plan.stop
 
-    def feed(self, block: Block, artefacts: list[Span]) -> list[Report]:
+    def feed(self, block: Block, artefacts: list[Span], muted: str = "") -> list[Report]:
         if self._causal is not None:
             self._causal.note(block, artefacts)
         return []
@@ -205,18 +205,19 @@ class EvokedRun(Run):
 
     def _reject(self, zero: int, accept: npt.NDArray[np.uint8], history: History) -> None:
         lo, hi = self.plan.reject
+        limit = self.plan.reject_uv or 0.0
         if self._causal is not None:
             self._causal.follow(history, zero + hi)
-            if not self._causal.history.covers(zero + lo, hi - lo):
+            if self._causal.history.covers(zero + lo, hi - lo):
+                self._causal.history.within(zero + lo, hi - lo, limit, accept)
+            else:
                 accept[:] = 0
                 return
             self._causal.history.view(zero + lo, hi - lo, self._reject_rows)
-            low, high = sweep_extremes(self._reject_rows, 0, hi - lo)
             seen = self._reject_rows[: hi - lo, : self._d].astype(np.float64)
             self._power[:] = np.add.reduce(seen * seen, axis=0) / (hi - lo)
-        else:
-            low, high = sweep_extremes(self._sweep, lo - self.plan.start, hi - self.plan.start)
-        limit = self.plan.reject_uv or 0.0
+            return
+        low, high = sweep_extremes(self._sweep, lo - self.plan.start, hi - self.plan.start)
         for d in range(self._d):
             # written so that nan is refused
             if not (-limit <= low[d] and high[d] <= limit):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ionmd.dsp.blank import Hold
+from ionmd.dsp.chain import Chain
 from ionmd.dsp.derive import Montage
 from ionmd.dsp.design import design
 from ionmd.dsp.history import History
@@ -31,17 +31,16 @@ class CausalStream:
     """Filtered derivations of a test, `[sample, derivation]`."""
 
     def __init__(self, channels: list[Channel], stride_in: int, spec: Filter, rate_hz: float, keep_s: float) -> None:
-        self._montage = Montage([c.plus for c in channels], [c.minus for c in channels], stride_in)
-        self.stride = self._montage.stride
-        self._hold = Hold(self.stride)
-        self._cascade = Cascade(design(spec, rate_hz), self.stride)
+        montage = Montage([c.plus for c in channels], [c.minus for c in channels], stride_in)
+        self.stride = montage.stride
+        self._montage, self._cascade = montage, Cascade(design(spec, rate_hz), self.stride)
         capacity = max(1, round(0.1 * rate_hz))
-        self._raw = np.zeros((capacity + 1, self.stride), np.float32)
-        self.rows = np.zeros((capacity + 1, self.stride), np.float32)
-        self.history = History(self.stride, max(1, round(keep_s * rate_hz)), rate_hz)
+        self._chain = Chain(montage, self._cascade, capacity)
+        self.rows = self._chain.rows
+        self.history = History(self.stride, max(1, round(keep_s * rate_hz)), rate_hz, keep_extremes=True)
         self._fresh = True
         self.restarted = False  # the newest rows begin a new past
-        self._inputs = np.zeros((capacity + 1, stride_in), np.float32)
+        self._inputs = np.zeros((capacity, stride_in), np.float32)
         self._at: int | None = None  # next sample to follow
         self._spans: deque[tuple[int, int]] = deque()  # artefacts from there on, in order of their start
 
@@ -57,7 +56,7 @@ class CausalStream:
     def follow(self, history: History, stop: int) -> None:
         """Filter the noted samples before `stop` out of the history of the inputs."""
         while self._at is not None and self._at < stop:
-            first, n = self._at, min(stop - self._at, len(self.rows) - 1)
+            first, n = self._at, min(stop - self._at, len(self.rows))
             history.view(first, n, self._inputs)
             while self._spans and self._spans[0][1] <= first:
                 self._spans.popleft()
@@ -78,17 +77,17 @@ class CausalStream:
         return self._filter(block.uv, block.first, block.n, spans)
 
     def _filter(self, inputs_uv: F32, first: int, n: int, spans: list[tuple[int, int]]) -> F32:
-        self._montage.apply(inputs_uv, n, self._raw)
-        self.restarted = self._fresh
-        if self._fresh:
-            self._hold.reset()
-            self._cascade.settle(self._raw[0])
+        derived = self._chain.derived
+        self.restarted = self._fresh and n > 0
+        if self.restarted:
+            self._chain.forget()
+            self._montage.apply(inputs_uv, 1, derived)
+            self._cascade.settle(derived[0])
             self._fresh = False
-        self._hold.apply(self._raw, n, spans)
-        if not self._cascade.process(self._raw, self.rows, n):
+        if not self._chain.feed(inputs_uv, n, spans):
             # nan or inf would stay in the filter for ever: settle those columns on what comes now
             bad = self._cascade.poisoned()
-            self._cascade.settle(self._raw[n - 1], bad)
+            self._cascade.settle(derived[n - 1], bad)
             self.rows[:n, : len(bad)][:, bad] = 0.0
         self.history.push(first, self.rows, n)
         return self.rows

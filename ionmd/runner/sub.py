@@ -68,7 +68,7 @@ class Sub:
 
     def _block(self, kind: int) -> SweepSum:
         if kind not in self.sums:
-            self.sums[kind] = SweepSum(self.derivations, self.samples)
+            self.sums[kind] = SweepSum(self.derivations, self.samples, squares=False)
             self.power[kind] = np.zeros(self.derivations)
         return self.sums[kind]
 

@@ -118,6 +118,7 @@ class SweepRun(Run):
             sweep, cause = self._cut(zero, history, spoiled)
             if sweep is None:
                 self.rejected[cause] += 1
+                report.rejected = cause
                 report.sweeps.append(self._seen(zero, cause))
                 return report
             sweeps.append(sweep)
@@ -141,7 +142,7 @@ class SweepRun(Run):
                 last, first, m.status, 1, 0, source, self.filter_id, stimulus, m.markers, m.measures,  # type: ignore[arg-type]
                 m.snr_db, m.residual_noise_uv, None, "sweep", average_id,
             ))
-        if self.definition.test.modality == "motor":
+        if self.definition.test.modality in ("motor", "tof"):  # of a train of four its first response
             windows = {label: self._window(label) for label in self.labels}
             report.sub = SubAverage(first, last, sweeps[0], [1] * self._d, report.readings)
             report.finished = AverageData(

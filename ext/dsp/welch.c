@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+// welch.c -- power spectrum of one segment of rows, added to a running sum.
+//
+//   x         in   float32[n, stride]          sample-major, as all streams here
+//   n         in   a power of two, WELCH_SHORTEST to WELCH_LONGEST
+//   window    in   float32[n]
+//   twiddles  in   float32[n, 2]               cos and -sin of 2 pi k / n (welch_twiddles)
+//   power     i/o  float32[n / 2 + 1, stride]  += |spectrum of (x - mean) window|^2
+//   scratch        float32[welch_scratch(n)], 64-byte aligned
+// Real input: columns c..c+7 are the real part and c+8..c+15 the imaginary part of eight complex transforms, one in each
+// lane; at the end Z[k] and Z[n - k] are taken apart into the two real spectra.
+// L1 blocked: n = A B.  B transforms of A points over rows B a + b, turned by the twiddles, then A transforms of B
+// points; each (at most 64 points, 4 KiB) stays in the L1 cache, and the whole only passes through L2 once in between.
+// Rows p and A - p of the second step hold each other's mirror images, so they are done together and the power is taken
+// while they are still in L1.  The small transforms are radix 8 and 4 with natural order in and out.
+// Indexing: stride % 16 == 0 and n are checked at binding.
+#include "kernels.h"
+#include "lanes.h"
+
+typedef struct { f8 re, im; } cplx;
+
+DSP_INLINE cplx add(cplx a, cplx b) { return (cplx){a.re + b.re, a.im + b.im}; }
+DSP_INLINE cplx sub(cplx a, cplx b) { return (cplx){a.re - b.re, a.im - b.im}; }
+DSP_INLINE cplx turn(cplx a, float c, float s) { return (cplx){a.re * c - a.im * s, a.re * s + a.im * c}; }
+DSP_INLINE cplx times_minus_i(cplx a) { return (cplx){a.im, -a.re}; }
+
+DSP_INLINE void dft2(cplx *v) {
+    const cplx a = v[0], b = v[1];
+    v[0] = add(a, b);
+    v[1] = sub(a, b);
+}
+
+DSP_INLINE void dft4(cplx *v) {
+    const cplx s = add(v[0], v[2]), d = sub(v[0], v[2]), t = add(v[1], v[3]), e = times_minus_i(sub(v[1], v[3]));
+    v[0] = add(s, t);
+    v[1] = add(d, e);
+    v[2] = sub(s, t);
+    v[3] = sub(d, e);
+}
+
+DSP_INLINE void dft8(cplx *v) {
+    const float h = 0.70710678f;
+    cplx even[4], odd[4];
+    DSP_UNROLL for (int i = 0; i < 4; i++) {
+        even[i] = add(v[i], v[i + 4]);
+        odd[i] = sub(v[i], v[i + 4]);
+    }
+    odd[1] = (cplx){(odd[1].re + odd[1].im) * h, (odd[1].im - odd[1].re) * h};
+    odd[2] = times_minus_i(odd[2]);
+    odd[3] = (cplx){(odd[3].im - odd[3].re) * h, -(odd[3].im + odd[3].re) * h};
+    dft4(even);
+    dft4(odd);
+    DSP_UNROLL for (int i = 0; i < 4; i++) {
+        v[2 * i] = even[i];
+        v[2 * i + 1] = odd[i];
+    }
+}
+
+DSP_INLINE void dft(const int radix, cplx *v) {
+    if (radix == 8) dft8(v);
+    else if (radix == 4) dft4(v);
+    else if (radix == 2) dft2(v);
+}
+
+// P Q points: v[i] -> out[k * step]; tw[k] belongs to n points, `unit` = n / (P Q)
+DSP_INLINE void small(const int P, const int Q, const cplx *v, cplx *out, const float *tw, const size_t unit) {
+    cplx mid[64];
+    for (int j = 0; j < Q; j++) {
+        cplx u[8];
+        DSP_UNROLL for (int i = 0; i < P; i++) u[i] = v[Q * i + j];
+        dft(P, u);
+        DSP_UNROLL for (int i = 0; i < P; i++) {
+            const float *w = tw + 2 * unit * (size_t)(i * j);
+            mid[i * Q + j] = i == 0 ? u[i] : turn(u[i], w[0], w[1]);
+        }
+    }
+    for (int i = 0; i < P; i++) {
+        cplx u[8];
+        DSP_UNROLL for (int j = 0; j < Q; j++) u[j] = mid[i * Q + j];
+        dft(Q, u);
+        DSP_UNROLL for (int j = 0; j < Q; j++) out[i + P * j] = u[j];
+    }
+}
+
+DSP_INLINE void points(size_t size, const cplx *v, cplx *out, const float *tw, size_t n) {
+    if (size == 8) small(8, 1, v, out, tw, n / 8);
+    else if (size == 16) small(4, 4, v, out, tw, n / 16);
+    else if (size == 32) small(8, 4, v, out, tw, n / 32);
+    else small(8, 8, v, out, tw, n / 64);
+}
+
+// |(Z[k] + Z*[n-k]) / 2|^2 and |(Z[k] - Z*[n-k]) / 2i|^2 onto row k of the power
+DSP_INLINE void split(cplx a, cplx b, float *power) {
+    const f8 ar = a.re + b.re, ai = a.im - b.im, br = a.im + b.im, bi = b.re - a.re;
+    *(f8 *)power += (ar * ar + ai * ai) * 0.25f;
+    *(f8 *)(power + 8) += (br * br + bi * bi) * 0.25f;
+}
+
+DSP_INLINE void segment(const float *x, size_t n, size_t A, size_t B, size_t stride, const float *window,
+                        const float *tw, float *power, cplx *work) {
+    cplx v[64], out[2][64], mean = {{0}, {0}};
+    for (size_t i = 0; i < n; i += 32) {   // float32 sums of 32 rows, then of those: the offset of an electrode is large
+        cplx sum = {{0}, {0}};
+        for (size_t j = i; j < i + 32; j++) {
+            sum.re += *(const f8 *)(x + j * stride);
+            sum.im += *(const f8 *)(x + j * stride + 8);
+        }
+        mean = add(mean, sum);
+    }
+    mean.re *= 1.0f / (float)n;
+    mean.im *= 1.0f / (float)n;
+    for (size_t b = 0; b < B; b++) {
+        for (size_t a = 0; a < A; a++) {
+            const float *row = x + (B * a + b) * stride, w = window[B * a + b];
+            v[a] = (cplx){(*(const f8 *)row - mean.re) * w, (*(const f8 *)(row + 8) - mean.im) * w};
+        }
+        points(A, v, out[0], tw, n);
+        for (size_t p = 0; p < A; p++) work[p * B + b] = turn(out[0][p], tw[2 * b * p], tw[2 * b * p + 1]);
+    }
+    for (size_t p = 0; p <= A / 2; p++) {
+        const size_t mirror = (A - p) % A;
+        points(B, work + p * B, out[0], tw, n);
+        if (mirror != p) points(B, work + mirror * B, out[1], tw, n);
+        const cplx *other = mirror != p ? out[1] : out[0];
+        for (size_t q = 0; q < B; q++) {
+            const size_t k = p + A * q, back = p ? B - 1 - q : (B - q) % B;
+            if (k <= n / 2) split(out[0][q], other[back], power + k * stride);
+            else if (mirror != p) split(other[back], out[0][q], power + (n - k) * stride);
+        }
+    }
+}
+
+DSP_CLONES void welch_segment(const float *x, size_t n, size_t stride, const float *window, const float *twiddles,
+                              float *power, float *scratch) {
+    cplx *work = (cplx *)scratch;
+    for (size_t c = 0; c < stride; c += 16) {
+        const float *xc = x + c;
+        float *pc = power + c;
+        switch (n) {
+            case 64: segment(xc, n, 8, 8, stride, window, twiddles, pc, work); break;
+            case 128: segment(xc, n, 16, 8, stride, window, twiddles, pc, work); break;
+            case 256: segment(xc, n, 16, 16, stride, window, twiddles, pc, work); break;
+            case 512: segment(xc, n, 32, 16, stride, window, twiddles, pc, work); break;
+            case 1024: segment(xc, n, 32, 32, stride, window, twiddles, pc, work); break;
+            case 2048: segment(xc, n, 64, 32, stride, window, twiddles, pc, work); break;
+            case 4096: segment(xc, n, 64, 64, stride, window, twiddles, pc, work); break;
+        }
+    }
+}
+
+size_t welch_scratch(size_t n) { return 16 * n; }
+
+// Roots of unity from square roots alone (half angles and products), so that they are the same bits on every machine:
+// a library's sine is not.  float64 inside, error below 1e-15.  0 when n is no power of two of the range.
+int welch_twiddles(size_t n, float *out) {
+    if (n < WELCH_SHORTEST || n > WELCH_LONGEST || n & (n - 1)) return 0;
+    double c[WELCH_LONGEST], s[WELCH_LONGEST];
+    c[0] = 1.0, s[0] = 0.0;
+    c[n / 2] = -1.0, s[n / 2] = 0.0;
+    c[n / 4] = 0.0, s[n / 4] = -1.0;
+    c[3 * n / 4] = 0.0, s[3 * n / 4] = 1.0;
+    // c, s of the angle of n / 8, n / 16, ...: half of the one before; others are a known one plus that step
+    for (size_t step = n / 8; step; step /= 2) {
+        const double whole = c[2 * step], half_c = sqrt(0.5 * (1.0 + whole)), half_s = -sqrt(0.5 * (1.0 - whole));
+        for (size_t k = step; k < n; k += 2 * step) {
+            const double pc = c[k - step], ps = s[k - step];
+            c[k] = pc * half_c - ps * half_s;
+            s[k] = ps * half_c + pc * half_s;
+        }
+    }
+    for (size_t k = 0; k < n; k++) out[2 * k] = (float)c[k], out[2 * k + 1] = (float)s[k];
+    return 1;
+}
