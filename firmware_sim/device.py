@@ -70,6 +70,7 @@ class SimDevice:
         self._unplug: faults.Fault | None = None
         self._replug: tuple[float, faults.Fault] | None = None
         self._unplugged_at = 0
+        self._pulses = 0
         self._now_s = 0.0
         self._stream_start = 0
         self._origin = 0  # patient sample = device sample + origin: a reboot does not restart the patient
@@ -254,6 +255,7 @@ class SimDevice:
                 fw.set_impedance(number, patient.impedance(number, at))
         if fw.streaming:
             pulses = fw.stim_ticks(n)
+            self._pulses += len(pulses)
             if self._origin and pulses:
                 pulses = [replace(p, sample=p.sample + self._origin) for p in pulses]
             counts = self._counts[:n]
@@ -410,4 +412,5 @@ class SimDevice:
         made_of = {"recordings": recordings.truth()} if recordings is not None else {}
         return made_of | {"serial": fw.serial, "plugged": self.plugged, "streaming": fw.streaming, "sample": fw.sample,
                 "patient_sample": fw.sample + self._origin, "processed": fw.heartbeat_processed,
+                "stim_state": fw.stim_state, "pulses": self._pulses,
                 "slipped_s": round(self._clock.slipped_s, 3), "clock": self._clock.state()}  # fmt: skip

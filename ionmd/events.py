@@ -25,7 +25,7 @@ from ionmd.testdef import Stimulus
 
 
 class AuxChanged(TypedDict):
-    """An auxiliary line of the device changed: cautery, foot switch, probe button, external trigger."""
+    """An auxiliary line of the device changed: cautery, foot switch, probe button, external trigger, stop button."""
 
     aux: str
     level: int
@@ -103,6 +103,22 @@ class ProbeContact(TypedDict):
     state: Literal["contact", "no contact"]
     output: str
     test: str
+
+
+class NotDelivered(TypedDict):
+    """A delivery of a hand-held probe that the device refused, or that left no mark: no answer, and no alarm."""
+
+    state: Literal["not delivered"]
+    test: str
+    reason: str
+
+
+class RepeatWanted(TypedDict):
+    """A train shows a possible change: the next one, at once, confirms or clears the alarm."""
+
+    state: Literal["repeat wanted"]
+    test: str
+    alarm: str
 
 
 class StimOff(TypedDict):
@@ -273,22 +289,36 @@ class BurstSeen(TypedDict):
 
 
 class Muscle(TypedDict):
-    """One second of one muscle; `outliers`: single samples taken out since the test began."""
+    """One second of one muscle; sizes are None while muted; `bursts` began in it; `outliers`: single samples taken out
+    since the test began."""
 
     derivation: str
-    rms_uv: float
-    peak_uv: float
+    rms_uv: float | None
+    peak_uv: float | None
     active: bool
+    bursts: int
     outliers: int
 
 
 class EmgSecond(TypedDict):
-    """Once a second of samples; `held_ms` of it were stimulus windows and count as nothing."""
+    """Once a second of samples; `held_ms` of it were stimuli and the muscles' answers to them, and count as nothing.
+    `muted`: nothing was heard; `cause` says why (cautery, or stimuli all the time)."""
 
     test: str
     sample: int
     held_ms: float
     muscles: list[Muscle]
+    muted: bool
+    cause: str
+
+
+class EmgMuted(TypedDict):
+    """EMG is muted from `sample` on, or heard again."""
+
+    test: str
+    sample: int
+    muted: bool
+    cause: str
 
 
 class EegBand(TypedDict):
@@ -330,6 +360,9 @@ class MonitoringChanged(TypedDict):
 
 
 class Message(TypedDict):
+    """`to` is as the sender wrote it; everybody hears it."""
+
+    id: str
     text: str
     to: str
     person: str

@@ -55,6 +55,7 @@ class Metrics:
             rate_hz=room.rate_hz,
             speed=round(samples / room.rate_hz / wall_s, 3) if wall_s > 0.0 else 0.0,
             cpu_permille=round(1000.0 * cpu_s / wall_s) if wall_s > 0.0 else 0,
+            # procfs: there is no disk behind it
             rss_kib=int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE_KIB,
             fifo_permille=self._fifo,
             lost_samples=self._lost,

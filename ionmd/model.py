@@ -58,6 +58,7 @@ class AuxLine(IntEnum):
     FOOT_SWITCH = 1
     PROBE_BUTTON = 2
     EXTERNAL_TRIGGER = 3
+    STOP_BUTTON = 4
 
 
 class StimState(IntEnum):
@@ -304,6 +305,7 @@ class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     vs: Comparison | None = None
     rejected_reasons: dict[str, int] = msgspec.field(default_factory=dict)
     note: str = ""
+    sweeps_needed: int | None = None  # for the interval that the test asks for; None: nothing asked or not measurable
 
 
 class AverageResult(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -322,7 +324,7 @@ class AverageResult(msgspec.Struct, frozen=True, omit_defaults=True):
     stimulus: StimulusSummary
     curve: Curve  # shape [derivation, sample]
     rejected_reasons: dict[str, int] = msgspec.field(default_factory=dict)
-    jitter_us: float = 0.0
+    jitter_us: float = 0.0  # rms error of time zero: a pulse is known to the sample in which it left
 
 
 class Criterion(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -385,7 +387,8 @@ class ThresholdResult(msgspec.Struct, frozen=True, omit_defaults=True):
     return_electrode: str
     muscles: list[str]
     train_of_four_ratio: float | None = None
-    steps: int = 0
+    steps: int = 0  # deliveries
+    ended: str = ""  # why the search ended without an answer: stimulation off, refused, no usable sweep
 
 
 class DeviceStatus(msgspec.Struct, frozen=True, omit_defaults=True):

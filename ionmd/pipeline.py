@@ -60,13 +60,14 @@ class Pipeline:
         self._marks(marks)
         artefacts = room.deliveries.artefacts_from(block.first)
         spoiled = room.technical.spans()
+        muted = room.technical.muted(block.first, block.first + block.n)
         room.technical.on_block(block)
         room.now = room.bus.sample = block.first + block.n
         for state in room.tests.values():
             run = state.run
             if run is None or not state.running:
                 continue
-            for report in run.feed(block, artefacts):
+            for report in run.feed(block, artefacts, muted):
                 room.changes.report(state, report)
             for report in run.collect(history, room.now, spoiled):
                 room.changes.report(state, report)

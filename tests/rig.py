@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ionmd.config import Config, Device
+from ionmd.config import Config, Device, Limits
 from ionmd.daemon import Daemon, Step
 from ionmd.drivers.demo import Demo
 from ionmd.testdef import Template
@@ -21,9 +21,10 @@ class CaseRun:
     """Runs an agenda to its end and keeps every event and every answer."""
 
     def __init__(self, state_dir: Path, scenario: str | Path, agenda: list[Step], duration_s: float, seed: int = 1,
-                 inputs: int = 8, templates: dict[str, Template] | None = None) -> None:
+                 inputs: int = 8, templates: dict[str, Template] | None = None, limits: Limits | None = None) -> None:
         config = msgspec.structs.replace(
-            Config(), device=Device(driver="demo", inputs=inputs, rate_hz=RATE, block_samples=100)
+            Config(), device=Device(driver="demo", inputs=inputs, rate_hz=RATE, block_samples=100),
+            limits=limits or Limits(),
         )
         self.events: list[tuple[str, Any, int]] = []
         self.answers: list[tuple[str, Any, Exception | None]] = []

@@ -75,7 +75,7 @@ def test_the_case_holds_every_kind_of_trouble(case: CaseRun) -> None:
     assert {a.code for a in alarms} >= {"device.lost", "electrode.lost", "stimulus.not-delivered"}
     assert any(a.kind == "physiological" and a.state == "active" for a in alarms)
     gaps = [d["gap"] for d in case.of("device") if isinstance(d, dict) and "gap" in d]
-    assert {g["cause"] for g in gaps} == {"session", "lost"}
+    assert [(g["cause"], g["samples"], g["exact"]) for g in gaps] == [("session", 15_000, True), ("lost", 300, True)]
 
 
 def test_a_closed_case_gives_the_same_results_byte_for_byte(case: CaseRun, case_dir: Path) -> None:
@@ -181,6 +181,45 @@ def test_a_resumed_case_is_replayed_sitting_by_sitting(tmp_path: Path) -> None:
     code, found, said = replayed("case-1", "--state-dir", str(tmp_path))
     assert code == 0, said
     assert found[-1]["data"]["results"] == len(list(canonical_results(tmp_path / "cases/case-1"))) > 5
+
+
+ELECTRODE_OFF = """
+[scenario]
+name = "off"
+title = "an electrode that was never on"
+seed = 2
+duration_s = 20
+
+[device]
+inputs = 8
+rate_hz = 10000
+
+[[event]]
+kind = "electrode"
+at_s = 0
+electrodes = ["CP4"]
+state = "off"
+"""
+
+
+def test_what_was_known_before_the_case_is_known_to_its_replay(tmp_path: Path) -> None:
+    """An electrode found bad, a lease, people and a pulse off the grid, all from before the case was opened."""
+    (tmp_path / "off.toml").write_text(ELECTRODE_OFF)
+    agenda = [
+        Step(1000, "person.sign_in", {"name": "Kim"}),
+        Step(1100, "impedance.measure", {}),
+        Step(8000, "stim.acquire", {}),
+        Step(8013, "case.open", {"case_id": "case-1"}),
+        Step(9001, "test.start", {"tests": [LEFT], "lease": "script"}),
+        Step(15_000, "stim.release", {"lease": "script"}),
+        Step(16_000, "case.close", {}),
+    ]
+    run = CaseRun(tmp_path, tmp_path / "off.toml", agenda, 2.0).run()
+    assert run.refusals() == []
+    assert [a.code for a in run.of("alarm") if a.sample == 8013] == ["electrode.lost"]
+    code, found, said = replayed("case-1", "--state-dir", str(tmp_path))
+    assert code == 0, said
+    assert [x["data"]["code"] for x in found if x["topic"] == "alarm"][:2] == ["electrode.lost", "stimulation.stopped"]
 
 
 def test_a_case_and_a_test_together_are_a_usage_error(case_dir: Path) -> None:

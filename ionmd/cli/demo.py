@@ -6,6 +6,7 @@ Always: the case is a real record (closed and verified at the end); the daemon i
 from __future__ import annotations
 
 import queue
+import shutil
 import sys
 import tempfile
 import threading
@@ -22,7 +23,8 @@ from ionmd.cli.demo_show import Seen, show, summary
 from ionmd.errors import ConfigError, IonmdError
 
 FACTOR = 20.0  # of real time, so that a person can follow
-INPUTS, RATE_HZ, BLOCK = 12, 10_000, 100  # the head, Erb's points and the popliteal pairs
+RATE_HZ, BLOCK = 10_000, 100
+MOST_INPUTS = 28  # every electrode of the template; more would only cost time
 
 
 class Feed:
@@ -83,7 +85,8 @@ def _case(state_dir: Path, fast: bool, name: str, seed: int | None) -> None:
     if loss is None or not scenario.operator_steps:
         raise ConfigError(f"scenario {name}: expected one with operator steps and a loss, such as demo")
     case_id = f"{scenario.name}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
-    config = Config(device=Device("demo", "", INPUTS, RATE_HZ, BLOCK), case=Case(scenario.scenario.template))
+    inputs = min(scenario.device.inputs, MOST_INPUTS)
+    config = Config(device=Device("demo", "", inputs, RATE_HZ, BLOCK), case=Case(scenario.scenario.template))
     feed = Feed(None if fast else FACTOR, RATE_HZ)
     units: dict[str, Demo] = {}
     daemon = Daemon(
@@ -127,7 +130,7 @@ def _case(state_dir: Path, fast: bool, name: str, seed: int | None) -> None:
                    f"{of['noise_available_s']:.1f} s, each counted once")  # fmt: skip
     word = "verified" if report.ok else "NOT verified: " + "; ".join(report.problems)
     click.echo(f"record: {report.state}, {word}: {report.lines} journal lines, {report.raw_samples} samples of "
-               f"{INPUTS} inputs")  # fmt: skip
+               f"{inputs} inputs")  # fmt: skip
     click.echo(f"{scenario.scenario.duration_s:g} device seconds in {wall_s:.1f} s")
     if refused:
         raise IonmdError("the script was refused: " + "; ".join(refused))
@@ -140,4 +143,4 @@ def _say(line: str) -> None:
 
 
 def _live(line: str) -> None:
-    click.echo("\r\x1b[K" + line, nl=False)
+    click.echo("\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1], nl=False)

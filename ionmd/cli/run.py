@@ -70,13 +70,21 @@ def run(config: Path | None, simulate: str | None, speed: str, duration: float |
 
 def start(config: Config, agenda: list[Step] | None, socket: str | None, state_dir: str | None, speed: str,
           duration_s: float | None) -> int:  # fmt: skip
-    from ionmd import daemon
+    from ionmd import __version__, daemon
     from ionmd.config import socket_candidates
 
+    record = state_path(state_dir or config.record.state_dir or None)
+
+    def ready(path: Path | None) -> None:
+        paced = "" if speed == "1" else f", speed {speed}"
+        where = path or "the socket it was given"
+        click.echo(f"ionmd {__version__} listens on {where} ({config.device.driver}{paced}); record in {record}; "
+                   "Ctrl-C ends it", err=True)  # fmt: skip
+
     return daemon.run(
-        config, socket_paths=socket_candidates(socket or config.service.socket or None),
-        state_dir=state_path(state_dir or config.record.state_dir or None),
+        config, socket_paths=socket_candidates(socket or config.service.socket or None), state_dir=record,
         speed=None if speed == "max" else float(speed), duration_s=duration_s, agenda=agenda,
+        on_ready=None if os.environ.get("INVOCATION_ID") else ready,  # systemd has told it
     )  # fmt: skip
 
 

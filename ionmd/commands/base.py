@@ -46,6 +46,7 @@ class Desk:
     version: str = ""
     boot_id: str = ""
     speed: str = "1"
+    template: str = "cervical"  # of a case that names none
     live_device: Callable[[], DeviceStatus] | None = None  # the counters of now; None: those of the last event
 
     def recording(self) -> dict[str, Any]:

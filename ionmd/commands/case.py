@@ -43,7 +43,7 @@ def _need_none(desk: Desk) -> None:
 def _open(desk: Desk, p: CaseOpen, caller: Caller, resume: object | None) -> object:
     room = desk.room
     _need_none(desk)
-    name = p.template or "cervical"
+    name = p.template or desk.template
     template = room.templates.get(name)
     if template is None:
         raise Refused(f"template {name} is unknown; there are {', '.join(room.templates)}", INTERLOCK)
@@ -63,6 +63,7 @@ def _open(desk: Desk, p: CaseOpen, caller: Caller, resume: object | None) -> obj
     room.now = room.bus.sample = desk.store.open_case(case_id, header, resume)
     info = room.open_case(case_id, template, person, p.montage)
     room.bus.journal("configuration", opening_of(room, p.montage or {}, desk.version))
+    room.technical.tell_known_faults()
     for attendance in room.people.present():
         room.bus.journal("attendance", {"attendance": attendance})
     room.bus.emit("case", CaseChanged(state="running", case_id=case_id, template=name, resumed=p.resume))

@@ -60,5 +60,7 @@ def episode_list(desk: Desk, p: object, caller: Caller) -> object:
 
 def message_send(desk: Desk, p: MessageSend, caller: Caller) -> object:
     room = desk.room
-    message = Message(text=p.text, to=p.to, person=desk.person(caller, p.by))
-    return {"id": f"M{room.bus.emit('message', message)}"}
+    room.people.messages += 1
+    message = Message(id=f"M{room.people.messages}", text=p.text, to=p.to, person=desk.person(caller, p.by))
+    room.bus.emit("message", message)
+    return {"id": message["id"]}

@@ -21,9 +21,10 @@ def test_state(desk: Desk, state: TestState) -> results.TestState:
             role = next((d.role for d in state.definition.derivations if d.label == m.derivation), "alert")
             derivations.append(results.DerivationState(m.derivation, role, m.monitored, m.why))
     alert = [d for d in derivations if d.role == "alert"]
-    monitored = state.running and any(d.monitored for d in alert)
-    why = "" if monitored else next((d.reason for d in alert if d.reason), "test not running")
     last = room.monitoring.last_valid(state.id, state.alert_labels)
+    monitored = state.running and last is not None and any(d.monitored for d in alert)
+    otherwise = "no valid reading yet" if state.running else "test not running"
+    why = "" if monitored else next((d.reason for d in alert if d.reason), otherwise)
     run, stimulus = state.run, state.definition.stimulus
     settings = None if stimulus is None else results.TestSettings(
         stimulus.output, stimulus.amplitude, stimulus.unit, stimulus.width_us, stimulus.polarity, stimulus.pulses,
@@ -46,7 +47,12 @@ def stim_status(desk: Desk, p: object, caller: Caller) -> results.StimStatus:
         running = [s for s in room.tests.values() if s.running and s.output is o]
         armed = room.stimulation.manual is not None and room.stimulation.manual.output is o
         failed = room.deliveries.failing(o.jack)
-        state = "not delivered" if failed else "armed" if armed else "stimulating" if running else "off"
+        state = "not delivered" if failed else "armed" if armed else "off"
+        if state == "off" and running:
+            cycling = room.stimulation.schedule.cycle.period > 0
+            state = "ready" if holder is not None else "stopped"  # on demand: ready to be armed and fired
+            if any(s.continuous for s in running):
+                state = "stimulating" if cycling and any(not s.suspended for s in running) else "stopped"
         outputs.append(results.OutputState(o.name, o.kind, o.site, state, failed))
     mine = holder is not None and holder.uid == caller.uid
     return results.StimStatus(

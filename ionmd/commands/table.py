@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import structlog
 
 from ionmd.commands import alarms, case, people, status, stim, tests, threshold
 from ionmd.commands.base import Desk, Later
@@ -17,6 +18,7 @@ from ionmd.errors import INTERLOCK, IonmdError, Refused
 from ionmd.service.backend import Call
 from ionmd.service.schema import METHODS
 
+log = structlog.get_logger()
 Reply = Callable[[object, Exception | None], None]
 Handler = Callable[[Desk, Any, Any], object]
 
@@ -82,6 +84,10 @@ def execute(desk: Desk, call: Call, reply: Reply) -> None:
         return
     except ValueError as error:
         reply(None, Refused(f"{call.method}: {error}", INTERLOCK))
+        return
+    except Exception as error:  # a fault of ours must not leave somebody waiting for an answer
+        log.exception("request_crashed", method=call.method)
+        reply(None, IonmdError(f"{call.method} failed inside the daemon ({type(error).__name__}); see its log"))
         return
     if not changes:
         if isinstance(answer, Later):

@@ -103,13 +103,16 @@ def set_test(desk: Desk, p: TestSet, caller: Caller) -> object:
         state.definition = before
         raise
     if state.running:
-        excluded = dict(state.excluded)
+        excluded, stopped = dict(state.excluded), state.suspended
         room.deliveries.ledger.cancel(state.id)
         room.start_test(state)
         state.excluded = excluded
         if changes and state.continuous:
             room.stimulation.begin_cycle()
             room.stimulation.arm(state)
+        elif stopped:  # another setting starts no stimulation
+            state.suspended = stopped
+            room.monitoring.block(state.id, "stimulation stopped", f"stimulation stopped: {stopped}", room.now)
     room.bus.emit("case", TestChanged(test=state.info(None), state="changed"), kind="test")
     return {"id": state.id}
 

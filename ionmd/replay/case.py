@@ -161,7 +161,7 @@ class _Replay:
 
     def _open(self, line: Line, data: dict[str, Any]) -> None:
         try:
-            opening = msgspec.convert(data, Opening, str_keys=True)
+            opening = msgspec.convert(data, Opening)
             self._room = CaseRoom(opening, line.sample, self._samples, self._emit)
         except (ValueError, IonmdError) as error:
             raise StorageError(f"journal line {line.n} (configuration): {error}") from error

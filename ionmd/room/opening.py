@@ -46,9 +46,9 @@ class Opening(msgspec.Struct, frozen=True, omit_defaults=True):
     pending: list[Delivery] = []
     latched: str = ""
     tripped: int = 0
-    aux: dict[int, bool] = {}
+    aux: dict[str, bool] = {}  # line, as text: canonical JSON knows no other keys
     cautery_since: int | None = None
-    impedance_kohm: dict[int, float | None] = {}
+    impedance_kohm: dict[str, float | None] = {}  # input, as text
 
 
 def opening_of(room: Room, montage: dict[str, int], version: str) -> Opening:
@@ -61,8 +61,8 @@ def opening_of(room: Room, montage: dict[str, int], version: str) -> Opening:
         room.rate_hz, [Input(a, b) for a, b in zip(room.input_labels, room.lsb_uv, strict=False)], room.source, version,
         room.device, room.control.attached, room.people.present(), room.stimulation.lease.holder,
         room.deliveries.nonce, room.deliveries.ledger.pending(), room.deliveries.latched, room.stimulation.tripped,
-        dict(room.technical.aux), room.technical.cautery_since,
-        {i: None if kohm == float("inf") else kohm for i, kohm in room.technical.impedance_kohm.items()},
+        {str(line): level for line, level in room.technical.aux.items()}, room.technical.cautery_since,
+        {str(i): None if kohm == float("inf") else kohm for i, kohm in room.technical.impedance_kohm.items()},
     )
 
 
@@ -81,9 +81,11 @@ def restore(room: Room, opening: Opening, sample: int) -> None:
     for delivery in opening.pending:
         room.deliveries.ledger.expect(delivery)
     room.deliveries.latched, room.stimulation.tripped = opening.latched, opening.tripped
-    room.technical.aux, room.technical.cautery_since = dict(opening.aux), opening.cautery_since
+    room.technical.aux = {int(line): level for line, level in opening.aux.items()}
+    room.technical.cautery_since = opening.cautery_since
     room.technical.impedance_kohm = {
-        i: float("inf") if kohm is None else kohm for i, kohm in opening.impedance_kohm.items()
+        int(i): float("inf") if kohm is None else kohm for i, kohm in opening.impedance_kohm.items()
     }
     room.open_case(opening.case_id, opening.template, opening.person, opening.montage)
     room.mains_hz = opening.mains_hz
+    room.technical.tell_known_faults()

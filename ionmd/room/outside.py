@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ionmd.drivers.base import Remembered
 from ionmd.stim.control import Trouble
 
 if TYPE_CHECKING:
@@ -21,10 +22,14 @@ def happened(room: Room, fact: str, /, **details: Any) -> None:
     FACTS[fact](room, details)
 
 
-def _device_lost(room: Room, details: dict[str, Any]) -> None:
+def _device_reset(room: Room, details: dict[str, Any]) -> None:
     room.stimulation.lost("the device was lost")
     room.control.attach(None)
     room.deliveries.ledger.cancel()
+
+
+def _device_lost(room: Room, details: dict[str, Any]) -> None:
+    _device_reset(room, details)
     room.monitoring.block("", "no device", "the amplifier is not connected", room.now)
     room.technical.raised(
         "device.lost", "", "The amplifier was lost: nothing is monitored, stimulation is off.", "high",
@@ -33,7 +38,7 @@ def _device_lost(room: Room, details: dict[str, Any]) -> None:
 
 
 def _device_back(room: Room, details: dict[str, Any]) -> None:
-    room.stimulation.on_attach()
+    room.stimulation.on_attach(Remembered(details.get("trip_reason", 0), details.get("nonce", 0)))
     room.stimulation.beat()
     room.technical.over("device.lost", "", "the amplifier is back; everything is disarmed")
     room.monitoring.unblock("", "no device", room.now)
@@ -47,9 +52,17 @@ def _no_data(room: Room, details: dict[str, Any]) -> None:
     )
 
 
+def _device_stuck(room: Room, details: dict[str, Any]) -> None:
+    room.technical.raised(
+        "device.stuck", "", "The amplifier is there and gives no samples, also after a reset: switch it off and on, or "
+        "change its cable.", "high", [f"last sample {room.now - 1}"],
+    )
+
+
 def _data_again(room: Room, details: dict[str, Any]) -> None:
     room.monitoring.unblock("", "no data", room.now)
-    room.technical.over("device.no-data", "", "samples arrive again")
+    for code in ("device.no-data", "device.stuck"):
+        room.technical.over(code, "", "samples arrive again")
 
 
 def _record(room: Room, details: dict[str, Any]) -> None:
@@ -79,7 +92,9 @@ def _disarmed(room: Room, details: dict[str, Any]) -> None:
 
 FACTS: dict[str, Callable[[Room, dict[str, Any]], None]] = {
     "device_lost": _device_lost,  # text
-    "device_back": _device_back,  # stimulator: it has one
+    "device_reset": _device_reset,  # text
+    "device_stuck": _device_stuck,
+    "device_back": _device_back,  # stimulator: it has one; what it remembers: trip_reason, nonce
     "no_data": _no_data,
     "data_again": _data_again,
     "record": _record,  # code, active, sentence, detail

@@ -19,6 +19,7 @@ class People:
         self.events: list[RoomEvent] = []
         self.episodes: dict[str, Episode] = {}
         self.step = ""
+        self.messages = 0  # since the daemon started
 
     def sign_in(self, person: Person, uid: int, sample: int) -> Attendance:
         if person.name in self._present:

@@ -7,6 +7,8 @@ case sample that has not been processed.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -15,6 +17,7 @@ from ionmd.alarm.book import AlarmBook
 from ionmd.alarm.monitored import Monitoring
 from ionmd.alarm.watch import ChangeWatch
 from ionmd.clock import SampleClock
+from ionmd.dsp.design import design
 from ionmd.errors import INTERLOCK, NO_CASE, NO_DEVICE, Refused
 from ionmd.events import AlarmsPaused, MonitoringChanged, PauseInfo
 from ionmd.model import DeviceStatus, Electrode, Source
@@ -29,7 +32,6 @@ from ionmd.room.threshold import Search
 from ionmd.room.validity import Validity
 from ionmd.runner.make import make_run
 from ionmd.runner.plan import resolve
-from ionmd.runner.stream import design
 from ionmd.stim.control import Control
 from ionmd.testdef import Template, TestDefinition
 
@@ -76,18 +78,28 @@ class Room:
     tests: dict[str, TestState] = field(default_factory=dict)
     now: int = 0
     progress: int = 0
+    clock_s: Callable[[], float] = time.monotonic  # a person is waiting, not a sample: the lease alone counts it
     pause: Pause | None = None
     search: Search | None = None
+    ceilings: dict[str, float] = field(default_factory=dict)  # kind of output -> mA or V of this cart; 0: switched off
 
     def __post_init__(self) -> None:
         self.people = People()
-        self.book = AlarmBook()
-        self.monitoring = Monitoring()
         self.changes = Changes(self)
         self.deliveries = Deliveries(self)
         self.technical = Technical(self)
         self.stimulation = Stimulation(self)
+        self._begin()
+
+    def _begin(self) -> None:
+        """What begins with a case.  A replay begins there as well: whatever survives must be in room/opening.py."""
+        self.book = AlarmBook()
+        self.monitoring = Monitoring()
+        self.deliveries = Deliveries(self, self.deliveries)
+        self.technical = Technical(self, self.technical)
+        self.stimulation = Stimulation(self, self.stimulation)
         self.validity = Validity(self)
+        self.pause = self.search = None
 
     @property
     def quantum(self) -> int:
@@ -128,12 +140,7 @@ class Room:
             electrode = self.electrodes.get(label) or Electrode(label, column)
             self.electrodes[label] = msgspec.structs.replace(electrode, input=column)
         self.people.new_case()
-        self.book = AlarmBook()
-        self.monitoring = Monitoring()
-        self.deliveries = Deliveries(self, self.deliveries)
-        self.technical = Technical(self, self.technical)
-        self.stimulation = Stimulation(self, self.stimulation)
-        self.pause = self.search = None
+        self._begin()
         outputs = {o.name: o for o in template.output}
         self.tests = {}
         for slot, name in enumerate(template.tests):
@@ -141,7 +148,6 @@ class Room:
             output = outputs.get(definition.stimulus.output) if definition.stimulus is not None else None
             rule = template.alarm.get(name, definition.alarm)
             self.tests[name] = TestState(definition, rule, output, min(slot, 6))
-        self.technical.tell_known_faults()
         return self.case
 
     def close_case(self) -> None:
@@ -170,7 +176,12 @@ class Room:
         state.suspended = ""
         state.recent_ratio.clear()
         confirm = state.rule.confirm if state.rule is not None else 2
-        state.watch = ChangeWatch(state.id, state.title, state.definition.test.side, self.rate_hz, confirm)
+        separate = state.definition.test.modality == "motor"
+        pairs = [(d.label, self.electrodes.get(d.plus)) for d in state.definition.derivations]
+        sides = {label: electrode.side for label, electrode in pairs if electrode is not None}
+        state.watch = ChangeWatch(
+            state.id, state.title, state.definition.test.side, self.rate_hz, confirm, separate, sides
+        )
         for derivation in state.definition.derivations:
             self.monitoring.watch(state.id, derivation.label, self.now)
             self.monitoring.unblock(state.id, "stimulation stopped", self.now, derivation.label)
@@ -199,6 +210,8 @@ class Room:
         if not state.running:
             return
         state.running = False
+        if self.search is not None and self.search.state is state:
+            self.search.stop("the test was stopped")
         self.monitoring.forget(state.id)
         if state.stimulates and state.output is not None:
             self.deliveries.ledger.cancel(state.id)

@@ -7,7 +7,7 @@ Cautery and overload only *pause* averaging and stimulation; they resume by them
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -144,6 +144,10 @@ class Technical:
             found.append(Span(self.cautery_since, self._room.now + (1 << 40), "cautery"))
         return found
 
+    def muted(self, first: int, stop: int) -> str:
+        """Why samples [first, stop) are no signal on any input (cautery and its quiet time after); empty: they are."""
+        return next((s.cause for s in self.spans() if s.cause == "cautery" and s.start < stop and first < s.stop), "")
+
     @property
     def cautery(self) -> bool:
         return self.cautery_since is not None
@@ -227,13 +231,13 @@ class Technical:
         channel = next(c for c in state.run.channels if c.derivation.label == derivation)  # type: ignore[union-attr]
         return channel.plus, channel.minus
 
-    def electrode_faults(self, state: TestState) -> list[str]:
-        """Sentences about the electrodes of a test's alert derivations."""
+    def electrode_faults(self, state: TestState, derivations: Container[str]) -> list[str]:
+        """Sentences about the electrodes of these derivations: a lost one explains its own, never the others."""
         if state.run is None:
             return []
         found = []
         for c in state.run.channels:
             for i in (c.plus, c.minus):
-                if i in self.faults and c.derivation.role == "alert":
+                if i in self.faults and c.derivation.label in derivations:
                     found.append(f"electrode {self.label(i)}: {self.faults[i]}")
         return sorted(set(found))

@@ -50,16 +50,20 @@ class Report:
     finished: AverageData | None = None
     sweeps: list[SweepSeen] = field(default_factory=list)  # each one that was cut, or was not delivered
     events: list[tuple[str, dict[str, object]]] = field(default_factory=list)  # topic, data
+    valid: list[str] = field(default_factory=list)  # derivations that were watched until now without a reading of it
+    rejected: str = ""  # why a single sweep that was asked for gave no reading
     rejecting: dict[str, bool] = field(default_factory=dict)  # derivations whose sweeps are (no longer) all rejected
 
 
 @dataclass(frozen=True)
 class Span:
-    """Samples [start, stop) that are no signal: stimulus artefact, cautery, a gap."""
+    """Samples [start, stop) that are no signal: stimulus artefact, cautery, a gap.  `answered`: until then muscles may
+    answer the stimulus, which is no spontaneous activity."""
 
     start: int
     stop: int
     cause: str
+    answered: int = 0
 
 
 @dataclass
@@ -87,8 +91,9 @@ class Run(ABC):
     def id(self) -> str:
         return self.definition.test.id
 
-    def feed(self, block: Block, artefacts: list[Span]) -> list[Report]:
-        """Continuous samples; `artefacts` are the stimulus windows that overlap this block."""
+    def feed(self, block: Block, artefacts: list[Span], muted: str = "") -> list[Report]:
+        """Continuous samples; `artefacts` are the stimulus windows near this block, by start; `muted` says why no
+        sample of it is a signal."""
         return []
 
     def expect(self, delivery: Delivery, zero: int) -> list[Report]:

@@ -15,31 +15,16 @@ import numpy as np
 
 from ionmd.dsp.chain import Chain
 from ionmd.dsp.derive import Montage
-from ionmd.dsp.design import butter_sos, notch_sos
+from ionmd.dsp.design import design
 from ionmd.dsp.history import History
 from ionmd.dsp.iir import Cascade
-from ionmd.dsp.layout import F32, F64
+from ionmd.dsp.layout import F32
 from ionmd.model import Block, Gap
 from ionmd.runner.base import Span
 from ionmd.runner.plan import Channel
 from ionmd.testdef import Filter
 
-NOTCH_Q = 30.0
 _BREAK = Gap.LOST | Gap.SESSION
-
-
-def design(spec: Filter, rate_hz: float) -> F64:
-    """Second-order sections of a filter of a test file; none (0, 6) when it filters nothing."""
-    sections = []
-    if spec.kind == "butterworth" and spec.band_hz is not None:
-        low, high = spec.band_hz
-        if not (high < 0.49 * rate_hz):
-            high = 0.0  # the device's own anti-alias filter is below this edge already
-        if low > 0.0 or high > 0.0:
-            sections.append(butter_sos(spec.order, (low, high), rate_hz))
-    if spec.notch_hz > 0.0:
-        sections.append(notch_sos(spec.notch_hz, NOTCH_Q, rate_hz))
-    return np.concatenate(sections) if sections else np.zeros((0, 6))
 
 
 class CausalStream:

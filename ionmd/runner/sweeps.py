@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ionmd.alarm.baseline import AverageData
 from ionmd.dsp.blank import blank_sweep
 from ionmd.dsp.derive import Montage
-from ionmd.dsp.design import filter_id
+from ionmd.dsp.design import design, filter_id
 from ionmd.dsp.history import History
 from ionmd.dsp.zerophase import filter_average
 from ionmd.events import SweepSeen
@@ -26,7 +26,6 @@ from ionmd.modality.tof import measure_train
 from ionmd.model import AverageResult, Mark, Reading, Source, encode_curve
 from ionmd.runner.base import Pending, Report, Run, Span, SubAverage
 from ionmd.runner.plan import Channel, plan_sweep
-from ionmd.runner.stream import design
 from ionmd.stim.delivery import Delivery, StimulusTally
 from ionmd.testdef import TestDefinition
 
@@ -119,6 +118,7 @@ class SweepRun(Run):
             sweep, cause = self._cut(zero, history, spoiled)
             if sweep is None:
                 self.rejected[cause] += 1
+                report.rejected = cause
                 report.sweeps.append(self._seen(zero, cause))
                 return report
             sweeps.append(sweep)
@@ -142,7 +142,7 @@ class SweepRun(Run):
                 last, first, m.status, 1, 0, source, self.filter_id, stimulus, m.markers, m.measures,  # type: ignore[arg-type]
                 m.snr_db, m.residual_noise_uv, None, "sweep", average_id,
             ))
-        if self.definition.test.modality == "motor":
+        if self.definition.test.modality in ("motor", "tof"):  # of a train of four its first response
             windows = {label: self._window(label) for label in self.labels}
             report.sub = SubAverage(first, last, sweeps[0], [1] * self._d, report.readings)
             report.finished = AverageData(

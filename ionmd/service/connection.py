@@ -20,6 +20,7 @@ from ionmd.service.backend import Limits
 from ionmd.service.flight import Flight
 from ionmd.service.frames import Frame
 from ionmd.service.framing import LineBuffer, TooLong
+from ionmd.service.patience import Patience
 from ionmd.service.queues import Encoded, Outbox
 from ionmd.service.roles import Peer
 from ionmd.service.rpc import notification_line
@@ -81,10 +82,8 @@ class Connection:
         self._writing = False
         self._eof = False
         self._ending = False  # write what waits, then close
-        self._over_soft_since: float | None = None
         self._take = _TAKE
-        self._progress_at = owner.now()
-        self._resume_since: float | None = None
+        self._patience = Patience(owner.limits, owner.now())
         self._goodbye_until: float | None = None
         self._reason = ""
         self._resume_reading()
@@ -207,7 +206,7 @@ class Connection:
                     socket.SOL_SOCKET, socket.SO_SNDBUF, max(_AUDIO_BUFFER, int(hub.layout.rate_hz * 0.02) * row_bytes)
                 )
             self._take = 1
-        self._progress_at = self.owner.now()
+        self._patience.moved(self.owner.now())
         self.owner.touch(self)
 
     def flush(self) -> None:
@@ -222,7 +221,7 @@ class Connection:
             if not self._flight:
                 if self._goodbye_until is None:
                     self._flight.load(self.outbox.take(self._take))
-                    self._progress_at = self.owner.now()  # an idle reader is not slow: patience starts with its data
+                    self._patience.moved(self.owner.now())
                 if not self._flight:
                     self._drained()
                     return
@@ -235,7 +234,7 @@ class Connection:
             except OSError as error:
                 self.close(f"write failed: {error.strerror}")
                 return
-            self._progress_at = self.owner.now()
+            self._patience.moved(self.owner.now())
         if not self._writing and not self.closed:
             self.loop.add_writer(self.fd, self._write)
             self._writing = True
@@ -244,7 +243,7 @@ class Connection:
         if self._writing:
             self.loop.remove_writer(self.fd)
             self._writing = False
-        self._over_soft_since = None
+        self._patience.drained()
         if self._goodbye_until is not None or self._ending:
             self.close(self._reason or "ended")
             return
@@ -268,46 +267,27 @@ class Connection:
 
     def tick(self, now: float) -> None:
         """Deadlines.  Called by the server every 100 ms."""
-        limits = self.owner.limits
         if self.closed:
             return
         if self._goodbye_until is not None:
             if now >= self._goodbye_until:
                 self.close(self._reason)
             return
-        if self.hub is not None:
-            if self._flight and now - self._progress_at > limits.stream_stall_s:
-                self.cut(f"no sample was read for {limits.stream_stall_s:g} s")
-            return
-        if self._lines.since is not None and now - self._lines.since > limits.partial_line_s:
-            self.cut(f"a line was not finished within {limits.partial_line_s:g} s")
-            return
-        waiting = self.waiting_bytes
-        if waiting > limits.hard_bytes:
-            self.cut(f"{waiting} bytes were not read; {limits.hard_bytes} may wait")
-            return
-        if waiting <= limits.soft_bytes:
-            self._over_soft_since = None
-        elif self._over_soft_since is None:
-            self._over_soft_since = now
-        elif now - self._over_soft_since > limits.soft_s:
-            self.cut(f"more than {limits.soft_bytes} bytes were not read for {limits.soft_s:g} s")
-            return
-        if isinstance(self.outbox, Outbox) and self.outbox.resuming:
-            if self._resume_since is None:
-                self._resume_since = now
-            if now - self._progress_at > limits.soft_s or now - self._resume_since > limits.resume_s:
-                self.cut(f"the events of a resume were not read ({limits.resume_s:g} s for all of them, "
-                         f"{limits.soft_s:g} s without reading any); subscribe again from your last seq")
-                return
-        else:
-            self._resume_since = None
-        unread = self._writing and self.outbox.reply_bytes > limits.reply_pause_bytes
-        if unread and now - self._progress_at > limits.soft_s:
-            self.cut(f"replies were not read for {limits.soft_s:g} s")
-            return
-        if self._lines.waiting:
+        if reason := self._overdue(now):
+            self.cut(reason)
+        elif self._lines.waiting and self.hub is None:
             self.work()
+
+    def _overdue(self, now: float) -> str:
+        patience, box = self._patience, self.outbox
+        if isinstance(box, StreamOutbox):
+            return patience.with_samples(now) if self._flight else ""
+        return (
+            patience.with_line(now, self._lines.since)
+            or patience.with_bytes(now, self.waiting_bytes)
+            or patience.with_resume(now, box.resuming)
+            or patience.with_replies(now, box.reply_bytes if self._writing else 0)
+        )
 
     def check_hard_limit(self) -> None:
         """Between two ticks a burst may pass the hard limit; it is held at once."""

@@ -17,7 +17,7 @@ TOPIC_DATA: dict[str, tuple[Any, ...]] = {
     "device": (DeviceStatus, events.AuxChanged, events.GapFound),
     "stim": (
         events.LeaseGiven, events.DeliveryArmed, events.AboutToFire, events.DeliveryDone, events.ProbeContact,
-        events.StimOff, events.StimStateChanged,
+        events.NotDelivered, events.RepeatWanted, events.StimOff, events.StimStateChanged,
     ),
     "sweep": (events.SweepSeen,),
     "average": (AverageResult,),
@@ -28,7 +28,7 @@ TOPIC_DATA: dict[str, tuple[Any, ...]] = {
         events.BaselineActivated, events.BaselineReviewed, events.AlarmOnScreen, events.AlarmsPaused,
         events.TestChanged,
     ),
-    "emg": (events.BurstSeen, events.EmgSecond),
+    "emg": (events.BurstSeen, events.EmgSecond, events.EmgMuted),
     "eeg": (events.EegEpoch,),
     "quality": (events.ImpedanceFound, events.MonitoringChanged),
     "message": (events.Message,),
@@ -59,6 +59,9 @@ def describe() -> dict[str, object]:
     types += [kind for topic in TOPICS for kind in TOPIC_DATA[topic]]
     types += [Hello, Event, Goodbye, ErrorBody, results.ResumeLost, StreamLayout]
     schemas, definitions = msgspec.json.schema_components(types, ref_template="#/$defs/{name}")
+    for definition in definitions.values():  # docstrings as one line
+        if "description" in definition:
+            definition["description"] = " ".join(definition["description"].split())
     pages = iter(schemas)
     params = {name: next(pages) for name in methods}
     outcome = {name: next(pages) for name in methods}

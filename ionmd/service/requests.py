@@ -55,18 +55,22 @@ class Requests:
         self._stim_tokens_at = clock()
 
     def is_urgent(self, line: bytes) -> bool:
+        """A request to switch off, however wrong the rest of it is."""
         if b"stim.off" not in line:
             return False
         try:
-            return parse_request(parse_line(line)).method == "stim.off"
+            value = parse_line(line)
         except RpcError:
             return False
+        return isinstance(value, dict) and value.get("method") == "stim.off"
 
     def on_line(self, connection: Connection, line: bytes) -> bool:
         """False: not now; offer the line again."""
         urgent = self.is_urgent(line)
         if not urgent and (connection.replies_full or not self._rate_token(connection)):
             return False
+        if urgent:
+            self._backend.stim_off(self._caller(connection))  # first; whatever else the line says
         self._stats.requests += 1
         id = None
         notification = False
@@ -121,8 +125,7 @@ class Requests:
         caller = self._caller(connection)
         if not allowed(request.method, caller.roles):
             self._deny(connection, caller, request, method.roles)
-        if request.method == "stim.off":
-            self._backend.stim_off(caller)  # first; whatever its params say
+        if request.method == "stim.off":  # on_line did it
             if not request.notification:
                 connection.reply(result_line(request.id, b'{"off":true}'))
             return

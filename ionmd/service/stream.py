@@ -108,13 +108,18 @@ class Hub:
         self._row_bytes = 4 * self._channels
         self._started = False
         self.tokens = 0  # handed out and not yet used
-        self.ended = False
+        self._end: Frame | None = None
 
     def outbox(self, limit_bytes: int) -> StreamOutbox:
         age = int(self.layout.rate_hz * self.layout.step * AUDIO_AGE_S) if self.spec.kind == "emg_audio" else None
         return StreamOutbox(limit_bytes, age, self._channels)
 
     def attach(self, reader: Reader) -> None:
+        """A reader that comes after the end is told so."""
+        if self._end is not None:
+            reader.send_frame(self._end)
+            reader.end_of_stream()
+            return
         self._readers.append(reader)
         if not self._started:
             self._started = True
@@ -123,6 +128,10 @@ class Hub:
     def detach(self, reader: Reader) -> None:
         if reader in self._readers:
             self._readers.remove(reader)
+
+    @property
+    def ended(self) -> bool:
+        return self._end is not None
 
     @property
     def idle(self) -> bool:
@@ -149,7 +158,7 @@ class Hub:
             frame = end_frame(seq, self._next, self._channels, cause)
 
         def finish() -> None:
-            self.ended = True
+            self._end = frame
             for reader in list(self._readers):
                 reader.send_frame(frame)
                 reader.end_of_stream()
