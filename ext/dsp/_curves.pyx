@@ -15,8 +15,8 @@ cdef extern from "kernels.h" nogil:
                         float *out, float *scratch)
     int welch_twiddles(size_t n, float *out)
     size_t welch_scratch(size_t n)
-    void welch_segment(const float *x, size_t n, size_t stride, const float *window, const float *twiddles,
-                       float *power, float *scratch)
+    void welch_segments(const float *x, size_t n, size_t step, size_t count, size_t stride, const float *window,
+                        const float *twiddles, float *power, float *scratch)
 
 
 SEGMENT_RANGE = (WELCH_SHORTEST, WELCH_LONGEST)
@@ -130,7 +130,5 @@ cdef class Welch:
         if count == 0:
             return
         cdef float *px = self.x_.f32(x, (first + (count - 1) * step + self.n) * self.stride, False)
-        cdef Py_ssize_t i
-        for i in range(count):
-            welch_segment(px + (first + i * step) * self.stride, self.n, self.stride, self.window, self.twiddles,
-                          self.power, self.scratch)
+        welch_segments(px + first * self.stride, self.n, step, count, self.stride, self.window, self.twiddles, self.power,
+                       self.scratch)

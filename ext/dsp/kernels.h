@@ -44,6 +44,6 @@ void   match_template(const float *x, size_t channels, size_t n, const float *te
 enum { WELCH_SHORTEST = 64, WELCH_LONGEST = 4096 };
 int    welch_twiddles(size_t n, float *out);
 size_t welch_scratch(size_t n);
-void   welch_segment(const float *x, size_t n, size_t stride, const float *window, const float *twiddles, float *power,
-                     float *scratch);
+void   welch_segments(const float *x, size_t n, size_t step, size_t count, size_t stride, const float *window,
+                      const float *twiddles, float *power, float *scratch);
 #endif

@@ -50,7 +50,7 @@ class Welch:
     def density(self) -> F64:
         """float64[channels, samples / 2 + 1]; nan before the first segment."""
         scale = self._scale / self.segments if self.segments else np.full_like(self._scale, np.nan)
-        return np.ascontiguousarray(self._power.T[: self.channels] * scale)
+        return np.multiply(self._power.T[: self.channels], scale)
 
     def clear(self) -> None:
         self._power[:] = 0

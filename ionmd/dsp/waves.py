@@ -12,13 +12,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from ionmd.dsp.layout import F64, curves
 
 
-@dataclass(frozen=True)
-class Peak:
+class Peak(msgspec.Struct, frozen=True):
     """index  sample of the extremum; position  its sub-sample place, in samples; value_uv  signed, as in the curve;
     prominence_uv  height over the higher of its two valleys; curvature  of the signed curve, uV per sample^2, >= 0."""
 
