@@ -69,14 +69,18 @@ def verdict(name: str, got: str) -> bool:
 
 
 def check_hash(folder: Path) -> bool:
-    return all([verdict(m or "dispatched", hashes(build(folder / f"check-{m or 'any'}", m))) for m in builds()])
+    fine = True
+    for march in builds():
+        fine &= verdict(march or "dispatched", hashes(build(folder / f"check-{march or 'any'}", march)))
+    return fine
 
 
 def check_aarch64(folder: Path) -> bool:
     need = {"aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu", "qemu-aarch64": "qemu-user"}
     missing = [package for command, package in need.items() if not shutil.which(command)]
     if missing:
-        print(f"aarch64: skipped, {' and '.join(missing)} missing: make deps CROSS=1 (apt-get install {' '.join(missing)})")
+        names = " ".join(missing)
+        print(f"aarch64: skipped, missing here: {names}; install with make deps CROSS=1 (apt-get install {names})")
         return True
     program = build(folder / "check-aarch64", None, "aarch64-linux-gnu-gcc", ("-static",))
     return verdict("aarch64 under qemu-user", hashes(program, ("qemu-aarch64",)))
@@ -92,7 +96,7 @@ def instructions(program: Path, kernel: str) -> float:
     total = []
     for runs in RUNS:
         done = subprocess.run(
-            ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", str(program), "count", kernel, str(runs)],
+            ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", program, "count", kernel, str(runs)],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         found = re.search(r"Collected\s*:\s*(\d+)", done.stderr)
@@ -131,13 +135,14 @@ def check_instructions(folder: Path, record: bool) -> bool:
 
 def check_sanitize(folder: Path) -> bool:
     """A second build of the modules, never in place, and the tests on it."""
-    where = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
+    asked = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
+    where = asked.stdout.strip()
     if not Path(where).is_absolute():
         print("sanitize: libasan is missing: it comes with gcc (apt-get install libgcc-12-dev)")
         return False
     lib = folder / "sanitize"
     subprocess.run(
-        [sys.executable, "setup.py", "-q", "build", "--build-base", str(folder / "sanitize-temp"), "--build-lib", str(lib)],
+        [sys.executable, "setup.py", "-q", "build", "--build-base", folder / "sanitize-temp", "--build-lib", lib],
         cwd=ROOT, env={**os.environ, "IONMD_SANITIZE": "1"}, check=True,
     )  # fmt: skip
     tests = sorted(str(p.relative_to(ROOT)) for pattern in ("test_dsp_*.py", "test_decode_*.py")

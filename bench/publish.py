@@ -68,7 +68,7 @@ def serve(path: str, subscribers: int, frames: int) -> None:
     backend = _Backend(layout)
     limits = Limits(connections=80, per_uid=80, requests_per_s=1e9, burst=10**6, stream_bytes=64 << 20)
     server = Server(
-        backend, version="0", boot_id="bench", source="simulated", limits=limits, groups=dict, own_uid=os.getuid()  # type: ignore[arg-type]
+        backend, version="0", boot_id="bench", source="simulated", limits=limits, groups=dict, own_uid=os.getuid()
     )
     loop = asyncio.new_event_loop()
 
@@ -133,7 +133,8 @@ def _line(sock: socket.socket) -> bytes:
 
 def _read(tool: Path, sockets: list[socket.socket], bytes_each: int) -> subprocess.Popen[str]:
     fds = [s.fileno() for s in sockets]
-    return subprocess.Popen([str(tool), "read", str(bytes_each), *map(str, fds)], pass_fds=fds, stdout=subprocess.PIPE, text=True)
+    command = [str(tool), "read", str(bytes_each), *map(str, fds)]
+    return subprocess.Popen(command, pass_fds=fds, stdout=subprocess.PIPE, text=True)
 
 
 def run_daemon(tool: Path, subscribers: int, frames: int) -> float:
@@ -142,8 +143,9 @@ def run_daemon(tool: Path, subscribers: int, frames: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/s"
         child = subprocess.Popen(
-            [sys.executable, "-m", "bench.publish", path, str(subscribers), str(frames)], cwd=ROOT, stdin=subprocess.PIPE
-        )
+            [sys.executable, "-m", "bench.publish", path, str(subscribers), str(frames)],
+            cwd=ROOT, stdin=subprocess.PIPE,
+        )  # fmt: skip
         sockets = [_subscribe(path) for _ in range(subscribers)]
         reader = _read(tool, sockets, total)
         for s in sockets:

@@ -101,10 +101,11 @@ DSP_INLINE void segment(const float *x, size_t n, size_t A, size_t B, size_t str
                         const float *tw, cplx *sum, cplx *in, cplx *work) {
     const size_t pitch = B + 1;
     cplx v[64], out[2][64], mean = {{0}, {0}};
-    for (size_t a = 0; a < A; a++) {   // float32 sums of B rows, then of those: the offset of an electrode is large
+    const cplx level = {*(const f8 *)x, *(const f8 *)(x + 8)};   // an electrode's offset would cost the digits of the mean
+    for (size_t a = 0; a < A; a++) {
         cplx part = {{0}, {0}};
         for (size_t b = 0; b < B; b++, x += stride) {
-            const cplx row = {*(const f8 *)x, *(const f8 *)(x + 8)};
+            const cplx row = sub((cplx){*(const f8 *)x, *(const f8 *)(x + 8)}, level);
             in[a * pitch + b] = row;
             part = add(part, row);
         }

@@ -14,7 +14,9 @@ import click
 from ionmd.cli.common import as_json, clean, places, show_json, state_path
 from ionmd.errors import ConfigError, DaemonUnreachable
 
-COMPILED = ("ionmd.decode._decode", "ionmd.dsp._kernels", "ionmd.dsp._curves", "ionmd.case._pack", "ionmd.drivers._usbqueue")
+COMPILED = (
+    "ionmd.decode._decode", "ionmd.dsp._kernels", "ionmd.dsp._curves", "ionmd.case._pack", "ionmd.drivers._usbqueue",
+)  # fmt: skip
 RULES = tuple(Path(d) / "70-ionmd.rules" for d in ("/etc/udev/rules.d", "/run/udev/rules.d", "/usr/lib/udev/rules.d"))
 GROUPS = ("ionmd-view", "ionmd-operate", "ionmd-stim", "ionmd-oversee", "ionmd-admin")
 VENDOR, PRODUCT = 0x1209, 0x0001

@@ -78,7 +78,7 @@ class Connection:
         self._line_bytes = 0
         self._partial = b""
         self._partial_since: float | None = None
-        self._flight: list[memoryview] = []
+        self._flight: list[bytes | memoryview] = []
         self._flight_bytes = 0
         self._reading = False
         self._writing = False
@@ -225,8 +225,8 @@ class Connection:
         while not self.closed:
             if not self._flight:
                 if self._goodbye_until is None:
-                    self._flight = [memoryview(buffer) for buffer in self.outbox.take(_TAKE)]
-                    self._flight_bytes = sum(len(view) for view in self._flight)
+                    self._flight = [*self.outbox.take(_TAKE)]
+                    self._flight_bytes = sum(map(len, self._flight))
                     self._progress_at = self.owner.now()  # an idle reader is not slow: patience starts with its data
                 if not self._flight:
                     self._drained()
@@ -257,7 +257,7 @@ class Connection:
             done += 1
         del self._flight[:done]
         if sent:
-            self._flight[0] = self._flight[0][sent:]
+            self._flight[0] = memoryview(self._flight[0])[sent:]
 
     def _drained(self) -> None:
         if self._writing:
@@ -337,7 +337,7 @@ class Connection:
         self._partial = b""
         if self.hub is None:
             line = notification_line("goodbye", {"reason": reason})
-            self._flight.append(memoryview(line))
+            self._flight.append(line)
             self._flight_bytes += len(line)
         self.owner.on_input_ended(self, reason)
         self.owner.touch(self)
