@@ -142,8 +142,9 @@ static void hash_curves(void) {
     double y[900];
     for (size_t i = 0; i < 900; i++) y[i] = draw() % 6 ? draw_uv() : (i ? y[i - 1] : 0.0);
     dsp_peak out[600];
+    dsp_summit *all = ROOM(dsp_summit, peaks_scratch(880));
     for (int sign = -1; sign <= 1; sign += 2) {
-        const size_t n = peaks_find(y, 10, 890, sign, 20, 870, 3.0, out, 600);
+        const size_t n = peaks_find(y, 10, 890, sign, 20, 870, 3.0, out, 600, all);
         take(out, n * sizeof *out);
     }
     say("peaks");
@@ -218,8 +219,9 @@ static long count(const char *name, long runs) {
     if (!strcmp(name, "peaks")) {
         double w[CURVE];
         dsp_peak out[64];
+        dsp_summit *all = ROOM(dsp_summit, peaks_scratch(CURVE));
         for (size_t i = 0; i < CURVE; i++) w[i] = draw_uv() + (i > 300 && i < 420 ? -200.0 : 0.0);
-        while (runs--) peaks_find(w, 0, CURVE, -1.0, 1, CURVE - 2, 150.0, out, 64);
+        while (runs--) peaks_find(w, 0, CURVE, -1.0, 1, CURVE - 2, 150.0, out, 64, all);
         return CURVE;
     }
     if (!strcmp(name, "match")) {

@@ -63,15 +63,44 @@ DSP_INLINE void dft(const int radix, cplx *v) {
     else if (radix == 2) dft2(v);
 }
 
-// P Q points: v[i] -> out[k * step]; tw[k] belongs to n points, `unit` = n / (P Q)
-DSP_INLINE void small(const int P, const int Q, const cplx *v, cplx *out, const float *tw, const size_t unit) {
+// Where the points of a small transform come from and go to; inlined, so that no pass only copies.
+typedef struct {
+    const cplx *in;        // rows with the level removed
+    const float *window, *tw;
+    cplx *work;
+    cplx mean;
+    size_t n, A, B, b;     // b: which transform of the first step
+} plan;
+
+// first step: x[B a + b] of the window; X[p] turned by the twiddle of p b, into row p
+DSP_INLINE cplx fetch_first(const plan *t, const cplx *row, size_t a) {
+    (void)row;
+    const cplx x = sub(t->in[a * (t->B + 1) + t->b], t->mean);
+    const float w = t->window[t->B * a + t->b];
+    return (cplx){x.re * w, x.im * w};
+}
+DSP_INLINE void put_first(const plan *t, cplx *row, size_t p, cplx x) {
+    (void)row;
+    const float *w = t->tw + 2 * t->b * p;
+    t->work[p * (t->B + 1) + t->b] = turn(x, w[0], w[1]);
+}
+// second step: one row of the scratch to another array
+DSP_INLINE cplx fetch_second(const plan *t, const cplx *row, size_t b) { (void)t; return row[b]; }
+DSP_INLINE void put_second(const plan *t, cplx *row, size_t q, cplx x) { (void)t; row[q] = x; }
+
+typedef cplx (*fetch_fn)(const plan *, const cplx *, size_t);
+typedef void (*put_fn)(const plan *, cplx *, size_t, cplx);
+
+// P Q points; `tw` belongs to n points
+DSP_INLINE void small(const int P, const int Q, fetch_fn fetch, put_fn put, const plan *t, const cplx *from, cplx *to) {
+    const size_t unit = t->n / (size_t)(P * Q);
     cplx mid[64];
     for (int j = 0; j < Q; j++) {
         cplx u[8];
-        DSP_UNROLL for (int i = 0; i < P; i++) u[i] = v[Q * i + j];
+        DSP_UNROLL for (int i = 0; i < P; i++) u[i] = fetch(t, from, (size_t)(Q * i + j));
         dft(P, u);
         DSP_UNROLL for (int i = 0; i < P; i++) {
-            const float *w = tw + 2 * unit * (size_t)(i * j);
+            const float *w = t->tw + 2 * unit * (size_t)(i * j);
             mid[i * Q + j] = i == 0 ? u[i] : turn(u[i], w[0], w[1]);
         }
     }
@@ -79,15 +108,15 @@ DSP_INLINE void small(const int P, const int Q, const cplx *v, cplx *out, const 
         cplx u[8];
         DSP_UNROLL for (int j = 0; j < Q; j++) u[j] = mid[i * Q + j];
         dft(Q, u);
-        DSP_UNROLL for (int j = 0; j < Q; j++) out[i + P * j] = u[j];
+        DSP_UNROLL for (int j = 0; j < Q; j++) put(t, to, (size_t)(i + P * j), u[j]);
     }
 }
 
-DSP_INLINE void points(size_t size, const cplx *v, cplx *out, const float *tw, size_t n) {
-    if (size == 8) small(8, 1, v, out, tw, n / 8);
-    else if (size == 16) small(4, 4, v, out, tw, n / 16);
-    else if (size == 32) small(8, 4, v, out, tw, n / 32);
-    else small(8, 8, v, out, tw, n / 64);
+DSP_INLINE void points(size_t size, fetch_fn fetch, put_fn put, const plan *t, const cplx *from, cplx *to) {
+    if (size == 8) small(8, 1, fetch, put, t, from, to);
+    else if (size == 16) small(4, 4, fetch, put, t, from, to);
+    else if (size == 32) small(8, 4, fetch, put, t, from, to);
+    else small(8, 8, fetch, put, t, from, to);
 }
 
 // |(Z[k] + Z*[n-k]) / 2|^2 and |(Z[k] - Z*[n-k]) / 2i|^2
@@ -100,7 +129,7 @@ DSP_INLINE void split(cplx a, cplx b, cplx *power) {
 DSP_INLINE void segment(const float *x, size_t n, size_t A, size_t B, size_t stride, const float *window,
                         const float *tw, cplx *sum, cplx *in, cplx *work) {
     const size_t pitch = B + 1;
-    cplx v[64], out[2][64], mean = {{0}, {0}};
+    cplx out[2][64], mean = {{0}, {0}};
     const cplx level = {*(const f8 *)x, *(const f8 *)(x + 8)};   // an electrode's offset would cost the digits of the mean
     for (size_t a = 0; a < A; a++) {
         cplx part = {{0}, {0}};
@@ -113,19 +142,12 @@ DSP_INLINE void segment(const float *x, size_t n, size_t A, size_t B, size_t str
     }
     mean.re *= 1.0f / (float)n;
     mean.im *= 1.0f / (float)n;
-    for (size_t b = 0; b < B; b++) {
-        for (size_t a = 0; a < A; a++) {
-            const cplx row = sub(in[a * pitch + b], mean);
-            const float w = window[B * a + b];
-            v[a] = (cplx){row.re * w, row.im * w};
-        }
-        points(A, v, out[0], tw, n);
-        for (size_t p = 0; p < A; p++) work[p * pitch + b] = turn(out[0][p], tw[2 * b * p], tw[2 * b * p + 1]);
-    }
+    plan t = {in, window, tw, work, mean, n, A, B, 0};
+    for (t.b = 0; t.b < B; t.b++) points(A, fetch_first, put_first, &t, NULL, NULL);
     for (size_t p = 0; p <= A / 2; p++) {
         const size_t mirror = (A - p) % A;
-        points(B, work + p * pitch, out[0], tw, n);
-        if (mirror != p) points(B, work + mirror * pitch, out[1], tw, n);
+        points(B, fetch_second, put_second, &t, work + p * pitch, out[0]);
+        if (mirror != p) points(B, fetch_second, put_second, &t, work + mirror * pitch, out[1]);
         const cplx *other = mirror != p ? out[1] : out[0];
         for (size_t q = 0; q < B; q++) split(out[0][q], other[p ? B - 1 - q : (B - q) % B], sum + p * B + q);
     }
