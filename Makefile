@@ -19,7 +19,10 @@ deps:
 	  missing=""; for p in gcc libc6-dev python3-dev python3-venv make; do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
 	  command -v gcc >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq gcc libc6-dev; }; \
 	  [ -z "$(CROSS)" ] || { apt-get update -qq && apt-get install -y -qq gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user; }; \
+	  command -v systemd-analyze >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq --no-install-recommends systemd; } || true; \
 	  [ -z "$$missing" ] || echo "deps: not from the package manager here:$$missing (fine when the commands exist)"; \
+	  command -v arm-none-eabi-gcc >/dev/null 2>&1 || apt-get install -y -qq --no-install-recommends gcc-arm-none-eabi libnewlib-arm-none-eabi >/dev/null 2>&1 \
+	    || echo "deps: no gcc-arm-none-eabi libnewlib-arm-none-eabi here: make check-cortex will not run"; \
 	else echo "deps: install a C compiler and the Python headers:  sudo apt-get install gcc libc6-dev python3-dev python3-venv make"; fi
 
 $(STAMP): pyproject.toml requirements.lock
@@ -63,7 +66,7 @@ install:
 	install -D -m 644 systemd/ionmd.sysusers $(DESTDIR)/usr/lib/sysusers.d/ionmd.conf
 	install -D -m 644 systemd/ionmd.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/ionmd.conf
 	install -D -m 640 systemd/ionmd.toml $(DESTDIR)/etc/ionmd/ionmd.toml
-	$(PYTHON) -m pip install --root-user-action=ignore --prefix=/usr --root=$(or $(DESTDIR),/) .
+	$(PYTHON) -m pip install --root-user-action=ignore --ignore-installed --prefix=/usr --root=$(or $(DESTDIR),/) .
 
 clean:
 	rm -rf build *.egg-info $(VENV)

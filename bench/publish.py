@@ -22,9 +22,9 @@ from pathlib import Path
 from bench.harness import WORKLOADS, Line
 from ionmd.service.backend import Limits, Sink, StreamSpec
 from ionmd.service.bind import bind
+from ionmd.service.frames import HEADER
 from ionmd.service.schema import StreamLayout
 from ionmd.service.server import Server
-from ionmd.service.stream import HEADER
 
 ROOT = Path(__file__).parents[1]
 FRAMES = {1: 6000, 8: 1200, 32: 320}

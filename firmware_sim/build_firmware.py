@@ -47,6 +47,8 @@ ffi.cdef(
                     uint8_t negative);
     void face_lie(sim_board *b, bool on);
     void face_silent(sim_board *b, uint8_t output, bool on);
+    void face_set_shape(sim_board *b, uint8_t output, double stretch, bool flip);
+    void face_jump(sim_board *b, uint64_t samples, uint32_t seq);
     """
 )
 ffi.set_source(

@@ -59,17 +59,27 @@ class _Speed(click.ParamType):
 @click.option("--block-samples", type=click.IntRange(1, 4096), help="Samples of a block at power-up.")
 @click.option("--ppm", type=click.FloatRange(-1000, 1000), help="Error of the device clock against wall time.")
 @click.option("--with-parent", is_flag=True, help="End when stdin ends.")
+@click.option("--list", "list_them", is_flag=True, help="Print the scenarios that ship, one a line, and end.")
+@click.option("--truth", is_flag=True, help="Print what is really the case in the scenario, as JSON, and end.")
 @click.option("--own", type=click.Path(file_okay=False, path_type=Path), hidden=True)
 def main(addresses: tuple[str, ...], control: str | None, shim_root: Path | None, with_parent: bool,
-         own: Path | None, **unit: Any) -> None:  # fmt: skip
+         list_them: bool, truth: bool, own: Path | None, **unit: Any) -> None:  # fmt: skip
     """Export a simulated amplifier and stimulator, with a patient, over USB/IP."""
+    from firmware_sim.scenario import available, load
     from firmware_sim.shim.tree import Tree
     from firmware_sim.unit import build
     from firmware_sim.usbip.bus import Port
     from firmware_sim.usbip.server import Server, listen
 
+    if list_them:
+        for name in available():
+            click.echo(f"{name:<18}{load(name).scenario.title}")
+        return
     try:
         device = build(**unit)
+        if truth:
+            click.echo(json.dumps(device.patient.truth(), indent=1))
+            return
         server = Server([Port("1-1", device, Tree(shim_root) if shim_root else None)])
         sockets = [listen(a) for a in addresses or ("tcp:3240",)]
         for sock in sockets:

@@ -16,7 +16,6 @@ import heapq
 import json
 import math
 import struct
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -103,8 +102,6 @@ class Firmware:
         lib.face_power_up(
             self._board, self._keep[1], fifo_bytes, inputs_max, outputs, high_speed, firmware_bcd, lsbs, packed, seed
         )
-        self._gain = [1.0] * outputs
-        self._ohm = [1000] * outputs
         self._actions: list[tuple[int, int, Callable[[], None]]] = []
         self._action_count = 0
         self._reset_bus()
@@ -113,9 +110,6 @@ class Firmware:
         self.configuration = 0
         self.alternate = 0
         self.halted = False  # bulk IN 0x81 answers STALL until CLEAR_FEATURE(ENDPOINT_HALT)
-        self._tampering: deque[tuple[str, int]] = deque()
-        self._again: bytes | None = None
-        self._wedged_until = 0
 
     # ------------------------------------------------------------ what it says about itself
 
@@ -236,28 +230,12 @@ class Firmware:
 
     def take_block(self) -> bytes | None:
         """The next whole block with its pad: exactly one bulk transfer.  None: the endpoint NAKs."""
-        if self._again is not None:
-            block, self._again = self._again, None
-            return block
-        if self._wedged_until > self.sample:
+        length = lib.face_block_length(self._board)
+        if not length:
             return None
-        while length := lib.face_block_length(self._board):
-            out = bytearray(length)
-            lib.face_block_take(self._board, ffi.from_buffer("uint8_t[]", out))
-            if not self._tampering:
-                return bytes(out)
-            how, arg = self._tampering.popleft()
-            if how == "drop":
-                continue
-            if how == "duplicate":
-                self._again = bytes(out)
-            elif how == "truncate":
-                del out[max(1, length - arg) :]
-            elif how == "corrupt":
-                bit = arg % (8 * length)
-                out[bit // 8] ^= 1 << (bit % 8)
-            return bytes(out)
-        return None
+        out = bytearray(length)
+        lib.face_block_take(self._board, ffi.from_buffer("uint8_t[]", out))
+        return bytes(out)
 
     # ------------------------------------------------------------ EP0
 
@@ -299,14 +277,12 @@ class Firmware:
             case 0x00, 5:
                 return b""
             case 0x00, 9 if value in (0, 1):
-                self._empty()
                 lib.face_usb_reset(self._board)
                 self.configuration, self.alternate, self.halted = value, 0, False
                 return b""
             case 0x81, 10 if index < self.descriptors.interfaces and self.configuration:
                 return bytes([self.alternate if index == 0 else 0])
             case 0x01, 11 if index == 0 and value in (0, 1) and self.configuration:
-                self._empty()
                 lib.face_set_alternate(self._board, value)
                 self.alternate, self.halted = value, False
                 return b""
@@ -318,10 +294,6 @@ class Firmware:
             case (0x02, 1 | 3) if value == 0 and index in (0, 0x80):
                 return b""
         return None
-
-    def _empty(self) -> None:
-        self._again = None
-        self._tampering.clear()
 
     # ------------------------------------------------------------ the bus and the power
 
@@ -343,19 +315,22 @@ class Firmware:
     # ------------------------------------------------------------ the world outside
 
     def set_aux(self, line: int, level: bool, sample: int | None = None) -> None:
-        """Line 0 cautery, 1 foot switch, 2 probe button, 3 external trigger; at `sample`, or at the next one."""
-        if not 0 <= line < 4:
-            raise ValueError(f"line is {line}, expected 0..3")
+        """Line 0 cautery, 1 foot switch, 2 probe button, 3 external trigger, 4 stop button; at `sample`, or at the next
+        one."""
+        if not 0 <= line < 5:
+            raise ValueError(f"line is {line}, expected 0..4")
         self._at(sample, lambda: lib.face_aux(self._board, line, bool(level)))
 
-    def set_load(self, output: int, ohm: float = 1000.0, gain_error: float = 0.0) -> None:
-        """What the output sees, math.inf for open; delivered = set x (1 + gain_error) within the compliance."""
+    def set_load(
+        self, output: int, ohm: float = 1000.0, gain_error: float = 0.0, sample: int | None = None
+    ) -> None:
+        """What the output sees from `sample` (or the next one) on, math.inf for open; delivered = set x
+        (1 + gain_error) within the compliance."""
         self._check("output", output, self.outputs)
         if not (ohm >= 0 and -1.0 <= gain_error <= 10.0):
             raise ValueError(f"ohm is {ohm}, gain_error {gain_error}; expected ohm >= 0 and -1 <= gain_error <= 10")
-        self._ohm[output] = OPEN_OHM if not math.isfinite(ohm) else min(round(ohm), OPEN_OHM - 1)
-        self._gain[output] = 1.0 + gain_error
-        lib.face_set_load(self._board, output, self._ohm[output], self._gain[output])
+        whole = OPEN_OHM if not math.isfinite(ohm) else min(round(ohm), OPEN_OHM - 1)
+        self._at(sample, lambda: lib.face_set_load(self._board, output, whole, 1.0 + gain_error))
 
     def set_impedance(self, input_: int, ohm: float) -> None:
         """What impedance mode measures at this input, math.inf for a lost electrode."""
@@ -385,12 +360,10 @@ class Firmware:
         lie_state on=True                                       everything that reports the state says SAFE
         monitor_silent output=0 on=True                         pulses leave, no measurement comes
         load output=0 ohm=1000 gain_error=0.0                   as set_load; ohm null or inf: open
+        shape output=0 stretch=1.0 flip=False                   pulses last longer, or go the other way, than asked
         impedance input=0 ohm=2000                              as set_impedance
         aux line=0 level=True
-        drop_block count=1 · duplicate_block count=1 · corrupt_block count=1 bit=600 · truncate_block count=1 bytes=8
-                                                                on the wire, after framing
-        wedge samples=20000                                     the endpoint NAKs for so long; the FIFO fills
-        halt                                                    the bulk endpoint STALLs
+        jump samples=0 seq=0                                    the counter jumps ahead, the next block has this seq
         bus_reset · disconnect · reboot                         now only
         """
         handler = getattr(self, f"_fault_{fault}", None)
@@ -430,35 +403,22 @@ class Firmware:
     def _fault_load(self, output: int = 0, ohm: float | None = 1000.0, gain_error: float = 0.0) -> Callable[[], None]:
         return lambda: self.set_load(output, math.inf if ohm is None else ohm, gain_error)
 
+    def _fault_shape(self, output: int = 0, stretch: float = 1.0, flip: bool = False) -> Callable[[], None]:
+        self._check("output", output, self.outputs)
+        if not 0.0 < stretch <= 10.0:
+            raise ValueError(f"stretch is {stretch}, expected above 0 and at most 10")
+        return lambda: lib.face_set_shape(self._board, output, stretch, bool(flip))
+
     def _fault_impedance(self, input: int = 0, ohm: float | None = 2000.0) -> Callable[[], None]:
         return lambda: self.set_impedance(input, math.inf if ohm is None else ohm)
 
     def _fault_aux(self, line: int = 0, level: bool = True) -> Callable[[], None]:
         return lambda: self.set_aux(line, level)
 
-    def _fault_drop_block(self, count: int = 1) -> Callable[[], None]:
-        return lambda: self._tampering.extend([("drop", 0)] * count)
-
-    def _fault_duplicate_block(self, count: int = 1) -> Callable[[], None]:
-        return lambda: self._tampering.extend([("duplicate", 0)] * count)
-
-    def _fault_corrupt_block(self, count: int = 1, bit: int = 600) -> Callable[[], None]:
-        return lambda: self._tampering.extend([("corrupt", bit)] * count)
-
-    def _fault_truncate_block(self, count: int = 1, bytes: int = 8) -> Callable[[], None]:
-        return lambda: self._tampering.extend([("truncate", bytes)] * count)
-
-    def _fault_wedge(self, samples: int = 20_000) -> Callable[[], None]:
-        def wedge() -> None:
-            self._wedged_until = self.sample + samples
-
-        return wedge
-
-    def _fault_halt(self) -> Callable[[], None]:
-        def halt() -> None:
-            self.halted = True
-
-        return halt
+    def _fault_jump(self, samples: int = 0, seq: int = 0) -> Callable[[], None]:
+        if not (0 <= samples < 1 << 48 and 0 <= seq < 1 << 32):
+            raise ValueError(f"samples is {samples}, seq {seq}; expected 0..2^48-1 and 0..2^32-1")
+        return lambda: lib.face_jump(self._board, samples, seq)
 
     def _fault_bus_reset(self) -> Callable[[], None]:
         return self.bus_reset

@@ -70,6 +70,7 @@ class SimDevice:
         self._unplug: faults.Fault | None = None
         self._replug: tuple[float, faults.Fault] | None = None
         self._unplugged_at = 0
+        self._pulses = 0
         self._now_s = 0.0
         self._stream_start = 0
         self._origin = 0  # patient sample = device sample + origin: a reboot does not restart the patient
@@ -205,7 +206,8 @@ class SimDevice:
         return next_batch(offset, self._configured[2], self._batch_n)
 
     def _holding(self) -> bool:
-        return self.firmware.sample < max(self._hold_until, self._wedged_until)
+        until = max(self._hold_until, self._wedged_until)
+        return until > 0 and self.firmware.sample < until
 
     def _set_pace(self) -> None:
         paced = not self.unthrottled or self._holding()
@@ -246,16 +248,14 @@ class SimDevice:
         at = first + self._origin
         for sample, line, level in patient.aux(at, n):
             fw.set_aux(line, level, sample - self._origin)
-        for output in range(fw.outputs):
-            load = patient.load(output, at)
-            if load != self._loads.get(output):
-                self._loads[output] = load
-                fw.set_load(output, load[0], load[1] - 1.0)
+        for when in (at, *patient.load_changes(at, n)):
+            self._follow_loads(when)
         if fw.impedance_input is not None:
             for number in range(fw.config.inputs):
                 fw.set_impedance(number, patient.impedance(number, at))
         if fw.streaming:
             pulses = fw.stim_ticks(n)
+            self._pulses += len(pulses)
             if self._origin and pulses:
                 pulses = [replace(p, sample=p.sample + self._origin) for p in pulses]
             counts = self._counts[:n]
@@ -268,6 +268,14 @@ class SimDevice:
             self._arm(faults.from_scenario(scripted, later, self._configured[1], self._origin))
         if self._scheduled:
             self._strike_scheduled(first + n)
+
+    def _follow_loads(self, at: int) -> None:
+        """Tell the firmware what its outputs see from patient sample `at` on."""
+        for output in range(self.firmware.outputs):
+            load = self.patient.load(output, at)
+            if load != self._loads.get(output):
+                self._loads[output] = load
+                self.firmware.set_load(output, load[0], load[1] - 1.0, at - self._origin)
 
     # ------------------------------------------------------------------ faults
 
@@ -400,6 +408,9 @@ class SimDevice:
     def state(self) -> dict[str, object]:
         """Where the device is, for the control socket and for tests."""
         fw = self.firmware
-        return {"serial": fw.serial, "plugged": self.plugged, "streaming": fw.streaming, "sample": fw.sample,
+        recordings = getattr(self.patient, "recordings", None)
+        made_of = {"recordings": recordings.truth()} if recordings is not None else {}
+        return made_of | {"serial": fw.serial, "plugged": self.plugged, "streaming": fw.streaming, "sample": fw.sample,
                 "patient_sample": fw.sample + self._origin, "processed": fw.heartbeat_processed,
-                "slipped_s": round(self._clock.slipped_s, 3)}  # fmt: skip
+                "stim_state": fw.stim_state, "pulses": self._pulses,
+                "slipped_s": round(self._clock.slipped_s, 3), "clock": self._clock.state()}  # fmt: skip

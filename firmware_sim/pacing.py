@@ -58,6 +58,10 @@ class DeviceClock:
         """Seconds until the counter reaches `sample`; 0 when it has."""
         return max(0.0, self._t0 + (sample - self._sample0) / self._per_s - now_s)
 
+    def state(self) -> dict[str, float]:
+        """`sample` is due at `monotonic_s`; `per_s` samples a second from there (meaningless at "max")."""
+        return {"monotonic_s": self._t0, "sample": self._sample0, "per_s": self._per_s}
+
     def slip_if_late(self, now_s: float, sample: int) -> None:
         """Give up catching up when more than a second behind."""
         late_s = (self.due_sample(now_s) - sample) / self._per_s

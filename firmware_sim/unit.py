@@ -14,13 +14,21 @@ import msgspec
 
 from firmware_sim.core import Firmware
 from firmware_sim.device import SimDevice, Speed
-from firmware_sim.patient.body import labels
+from firmware_sim.montage import labels
 from firmware_sim.patient.patient import Patient
+from firmware_sim.patient.recorded import find, recordings_dir
 from firmware_sim.scenario import Scenario, load
 from ionmd.errors import ConfigError
 
 _KINDS = {"tes": (2, 0), "probe": (3, 1), "none": (0, 0)}  # target -> kind, connection; every nerve is (1, 0)
 INPUTS_MAX = 64
+
+
+def check(scenario: Scenario) -> Scenario:
+    """The same scenario.  Raises ConfigError when it needs recordings that this machine does not have."""
+    if scenario.patient.source == "recordings":
+        find(recordings_dir())
+    return scenario
 
 
 def build(scenario: str | Path | Scenario = "quiet", speed: Speed = 1.0, seed: int | None = None,

@@ -27,7 +27,7 @@ from ionmd.service.schema import PROTOCOL, Event, Hello, StreamLayout
 _HEADER = struct.Struct("<IBBHQQIHBBII")  # docs/socket.md, binary frames
 _MAGIC = int.from_bytes(b"IONS", "little")
 SAMPLES, GAP, END = 1, 2, 3
-MUTED = 1
+MUTED, CLIPPED, STIMULUS, RESTARTED, CAUTERY = 1, 2, 4, 8, 16
 
 
 class _Line(msgspec.Struct):

@@ -2,7 +2,8 @@
 
 In: an amplifier (opened here, reopened by serial number after it left), requests with their futures, an agenda of
 requests at samples.  Out: everything through the bus.  Always: requests run between two blocks, or exactly at
-their `at_sample`; a lost device leaves the room standing, disarmed, with an alarm; nobody blocks this thread.
+their `at_sample`; a lost device leaves the room standing, disarmed, with an alarm; a device that is there and gives
+nothing is reset and reopened once, then given up and reported; nobody blocks this thread.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ import structlog
 
 from ionmd.commands.base import Desk
 from ionmd.commands.table import Reply, execute
-from ionmd.drivers.base import Amplifier, Identity
+from ionmd.drivers.base import Amplifier, Identity, Remembered
 from ionmd.errors import DeviceError, DeviceGone, IonmdError, Refused
 from ionmd.model import Block, DeviceStatus, Gap
 from ionmd.pipeline import Pipeline
+from ionmd.room.outside import happened
 from ionmd.room.room import QUANTUM_MS
 from ionmd.service.backend import Call
 from ionmd.timers import HEARTBEAT_MS, NO_DATA_ALARM_MS, STAGE_STUCK_MS
@@ -33,6 +35,7 @@ log = structlog.get_logger()
 RETRY_S = 0.2  # between looks for an absent device
 IDLE_S = 0.05
 BLOCK_S = 0.025  # capacity of the working block; a quantum is shorter
+REOPEN_S = 2.0  # without samples: a wedged endpoint does not come back by waiting
 
 
 @dataclass(order=True)
@@ -58,7 +61,8 @@ class Engine:
         self._make, self._serial, self._speed = make_amplifier, serial, speed
         self._duration_s = duration_s
         self._on_device, self._on_shape, self._wait_room = on_device, on_shape, wait_room
-        self._amplifier: Amplifier | None = None
+        self._made: Amplifier | None = None  # stays over a lost cable: its counters and its position do
+        self._amplifier: Amplifier | None = None  # while open
         self._identity: Identity | None = None
         self._block: Block | None = None
         self._session = (-1, -1)  # device session, boot id
@@ -68,8 +72,10 @@ class Engine:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping = False
         self._fresh = True  # no block of this connection has come yet
-        self._last_data_s = 0.0
-        self._silent = False
+        self._last_data_s = 0.0  # or of the opening of a connection
+        self._silent = self._reopened = self._given_up = False  # since samples last came
+        self._hole = (Gap.NONE, 0)  # before rows that have not come yet
+        self._resume_at = 0  # case sample of these rows
         self._next_try_s = 0.0
         self._last_beat_s = 0.0
         self._first_sample: int | None = None
@@ -138,6 +144,7 @@ class Engine:
                 self.ticks += 1
                 self._do_inbox()
                 self._due()
+                self._room.stimulation.watch_lease()
                 if self._amplifier is None:
                     self._connect()
                 if self._amplifier is None or not self._read():
@@ -171,28 +178,51 @@ class Engine:
             if now - self._last_beat_s >= HEARTBEAT_MS / 1000.0:
                 self._last_beat_s = now
                 self._room.stimulation.beat()
-            self._room.stimulation.watch_lease()
             self._supervise(now)
 
     def _supervise(self, now: float) -> None:
-        """No samples for too long is an alarm; it ends with the next block."""
-        if not self._silent and self._last_data_s and now - self._last_data_s > NO_DATA_ALARM_MS / 1000.0:
-            self._silent = True
-            room = self._room
-            room.monitoring.block("", "no data", "no samples arrive", room.now)
-            room.technical.raised(
-                "device.no-data", "", "No samples arrive from the amplifier: nothing is monitored.", "high",
-                [f"last sample {room.now - 1}"],
-            )
+        """No samples for too long is an alarm, then a reason to open the device again, then to give it up; all of it
+        ends with the next block."""
+        if not self._last_data_s:
+            return
+        room, silent_s = self._room, now - self._last_data_s
+        if not self._silent and silent_s > NO_DATA_ALARM_MS / 1000.0:
+            since_s = self._last_data_s
+            self._flush()
+            self._silent, self._last_data_s = True, since_s
+            happened(room, "no_data")
             self._tell("stalled")
+        elif self._silent and not self._reopened and silent_s > REOPEN_S:
+            log.warning("device_reopened", silent_s=round(silent_s, 1))
+            if self._amplifier is not None:
+                self._amplifier.reset()
+            self._drop("device_reset", "no samples arrived: the device is reset and opened again")
+            self._silent = self._reopened = True
+        elif self._reopened and not self._given_up and silent_s > REOPEN_S:
+            self._given_up = True
+            happened(room, "device_stuck")
+            self._tell("failed", "no samples, also after a reset")
+
+    def _samples_again(self) -> None:
+        self._silent = self._reopened = self._given_up = False
+        happened(self._room, "data_again")
+        self._tell("streaming")
 
     # ------------------------------------------------------------ device
 
+    def device_status(self) -> DeviceStatus:
+        """The state told last with the counters of now.  Pipeline thread."""
+        told = self._room.device
+        if self._made is None:
+            return told
+        return msgspec.structs.replace(self._made.status(), state=told.state, detail=told.detail)
+
     def _tell(self, state: str, detail: str = "") -> None:
-        room, amplifier = self._room, self._amplifier
-        status = amplifier.status() if amplifier is not None else DeviceStatus(state)
+        room = self._room
+        status = self._made.status() if self._made is not None else DeviceStatus(state)
         room.device = msgspec.structs.replace(status, state=state, detail=detail)
         room.bus.emit("device", room.device)
+        room.tell_monitoring()
         if self._on_device is not None:
             self._on_device(room.device)
 
@@ -201,10 +231,11 @@ class Engine:
         if now < self._next_try_s:
             return
         self._next_try_s = now + RETRY_S
-        amplifier = self._make()
+        if self._made is None:
+            self._made = self._make()
+        amplifier, room = self._made, self._room
         try:
             identity = amplifier.open(self._serial)
-            room = self._room
             stride = (len(identity.inputs) + 15) // 16 * 16
             self._pipeline.begin(len(identity.inputs), stride, identity.rate_hz)
             room.lsb_uv = [i.lsb_uv for i in identity.inputs]
@@ -213,38 +244,39 @@ class Engine:
             if self._on_shape is not None:
                 self._on_shape()
             self._block = Block(max(1, round(BLOCK_S * identity.rate_hz)), len(identity.inputs), identity.rate_hz)
-            self._amplifier, self._identity = amplifier, identity
+            self._identity = identity
             self._fresh = True
+            self._hole, self._resume_at = (Gap.NONE, 0), 0
             room.clock.unmap()
-            room.control.attach(amplifier.stimulator())
+            stimulator = amplifier.stimulator()
+            remembered = stimulator.remembered() if stimulator is not None else Remembered()
+            room.control.attach(stimulator)
             amplifier.start()
         except (DeviceGone, DeviceError) as error:
+            room.control.attach(None)
             amplifier.close()
-            self._amplifier = None
             state = "foreign" if "expected" in str(error) and isinstance(error, DeviceGone) else (
                 "absent" if isinstance(error, DeviceGone) else "failed")
-            if (state, str(error)) != (self._room.device.state, self._room.device.detail):
+            if (state, str(error)) != (room.device.state, room.device.detail):
                 self._tell(state, str(error))
             return
+        self._amplifier = amplifier
         self._serial = self._serial or identity.serial  # from now on only this unit, until the operator says otherwise
-        room.stimulation.on_attach()
-        room.stimulation.beat()
         self._last_data_s = time.monotonic()
-        self._tell("streaming")
-        room.technical.over("device.lost", "", "the amplifier is back; everything is disarmed")
-        room.monitoring.unblock("", "no device", room.now)
+        self._tell("stalled" if self._silent else "streaming")
+        happened(room, "device_back", stimulator=room.control.attached, trip_reason=remembered.trip_reason,
+                 nonce=remembered.nonce)  # fmt: skip
 
-    def _lost(self, error: DeviceGone) -> None:
-        room = self._room
-        room.stimulation.lost("the device was lost")
-        room.control.attach(None)
-        room.deliveries.ledger.cancel()
+    def _lost(self, error: IonmdError) -> None:
+        self._reopened = self._given_up = False  # another connection, another chance
+        self._drop("device_lost", str(error))
+
+    def _drop(self, fact: str, why: str) -> None:
+        """The connection ends: what came is processed, then disarmed, closed, and looked for again at once."""
+        self._flush()
+        happened(self._room, fact, text=why)
         self._close()
-        room.monitoring.block("", "no device", "the amplifier is not connected", room.now)
-        room.technical.raised(
-            "device.lost", "", "The amplifier was lost: nothing is monitored, stimulation is off.", "high", [str(error)]
-        )
-        self._tell("lost", str(error))
+        self._tell("lost", why)
         self._next_try_s = 0.0
 
     def _close(self) -> None:
@@ -262,20 +294,36 @@ class Engine:
             return False
         clock = room.clock
         quantum = max(1, round(QUANTUM_MS * identity.rate_hz / 1000.0))
-        limit = (clock.next_sample // quantum + 1) * quantum
+        next_sample = max(clock.next_sample, self._resume_at)
+        limit = (next_sample // quantum + 1) * quantum
         if self._agenda:
-            limit = min(limit, max(self._agenda[0].sample, clock.next_sample + 1))
+            limit = min(limit, max(self._agenda[0].sample, next_sample + 1))
         # the counter of a fresh stream may stand anywhere: its first block ends by its capacity
         try:
             if not amplifier.read_into(block, None if self._fresh else clock.to_device(limit)):
                 return False
-        except DeviceGone as error:
+        except (DeviceGone, DeviceError) as error:
             self._lost(error)
             return False
         if block.n:
-            self._take(block, identity)
-        block.clear()
+            self._take_rows(block, identity)
+        else:  # every sample up to the limit is lost: what is known of the hole belongs to the rows after it
+            self._hole = (self._hole[0] | block.gap, self._hole[1] + block.lost)
+            self._resume_at = clock.to_case(block.first)
         return True
+
+    def _flush(self) -> None:
+        """Rows of a quantum that will not become complete are samples all the same."""
+        block, identity = self._block, self._identity
+        if block is not None and identity is not None and block.n:
+            self._take_rows(block, identity)
+
+    def _take_rows(self, block: Block, identity: Identity) -> None:
+        """With what is known to be missing before them."""
+        block.gap, block.lost = block.gap | self._hole[0], block.lost + self._hole[1]
+        self._hole = (Gap.NONE, 0)
+        self._take(block, identity)
+        block.clear()
 
     def _take(self, block: Block, identity: Identity) -> None:
         room, clock = self._room, self._room.clock
@@ -301,10 +349,7 @@ class Engine:
         if self._first_sample is None:
             self._first_sample = block.first
         if self._silent:
-            self._silent = False
-            room.monitoring.unblock("", "no data", room.now)
-            room.technical.over("device.no-data", "", "samples arrive again")
-            self._tell("streaming")
+            self._samples_again()
         self._pipeline.process(block)
         if self._wait_room is not None:
             self._wait_room()

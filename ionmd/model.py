@@ -58,6 +58,7 @@ class AuxLine(IntEnum):
     FOOT_SWITCH = 1
     PROBE_BUTTON = 2
     EXTERNAL_TRIGGER = 3
+    STOP_BUTTON = 4
 
 
 class StimState(IntEnum):
@@ -68,7 +69,7 @@ class StimState(IntEnum):
     TRIPPED = 4
 
 
-class Mark(msgspec.Struct, frozen=True):
+class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
     """One edge or pulse with the sample at which it happened.
 
     `delivered` and `set` are in the output's unit (mA or V); `value` is ohm for IMPEDANCE, the level for
@@ -178,6 +179,47 @@ class Person(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     function: str = "technologist"  # technologist, physician, surgeon, anaesthesia, observer
 
 
+class Attendance(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An interval of presence; `until` is None while it lasts."""
+
+    person: Person
+    uid: int
+    since: int
+    until: int | None = None
+
+
+class RoomEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something that happened in the room; `at` is when, `entered_at` when it was written down (samples)."""
+
+    id: str
+    kind: EventKind
+    text: str
+    at: int
+    entered_at: int
+    person: str
+
+
+class EpisodeEntry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who was told what, and what came of it."""
+
+    sample: int
+    person: str
+    informed: list[str]
+    words: str
+    reply: str = ""
+    action: str = ""
+    outcome: str = ""
+
+
+class Episode(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Opened by a change; its point is who was told."""
+
+    id: str
+    alarm: str
+    opened_sample: int
+    entries: list[EpisodeEntry] = []
+
+
 class StimulusSummary(msgspec.Struct, frozen=True, omit_defaults=True):
     """Stimulus of an average or sweep: what was set and what the device measured."""
 
@@ -263,6 +305,7 @@ class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     vs: Comparison | None = None
     rejected_reasons: dict[str, int] = msgspec.field(default_factory=dict)
     note: str = ""
+    sweeps_needed: int | None = None  # for the interval that the test asks for; None: nothing asked or not measurable
 
 
 class AverageResult(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -281,7 +324,7 @@ class AverageResult(msgspec.Struct, frozen=True, omit_defaults=True):
     stimulus: StimulusSummary
     curve: Curve  # shape [derivation, sample]
     rejected_reasons: dict[str, int] = msgspec.field(default_factory=dict)
-    jitter_us: float = 0.0
+    jitter_us: float = 0.0  # rms error of time zero: a pulse is known to the sample in which it left
 
 
 class Criterion(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -344,7 +387,8 @@ class ThresholdResult(msgspec.Struct, frozen=True, omit_defaults=True):
     return_electrode: str
     muscles: list[str]
     train_of_four_ratio: float | None = None
-    steps: int = 0
+    steps: int = 0  # deliveries
+    ended: str = ""  # why the search ended without an answer: stimulation off, refused, no usable sweep
 
 
 class DeviceStatus(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -13,6 +13,7 @@ import msgspec
 
 from ionmd.clock import SessionLine
 from ionmd.dsp.history import History
+from ionmd.events import GapFound, GapInfo
 from ionmd.model import Block, Gap, Mark, MarkKind
 from ionmd.room.room import Room
 
@@ -49,35 +50,49 @@ class Pipeline:
         room, history = self.room, self.history
         if history is None:
             raise ValueError("Pipeline.begin comes before the first block")
-        if block.gap & (Gap.LOST | Gap.SESSION) and block.lost:
+        marks = [msgspec.structs.replace(m, sample=room.clock.to_case(m.sample)) for m in block.marks]
+        self._note(block, marks)
+        if block.lost:
             self._gap(block)
         history.push(block.first, block.uv, block.n)
         for sink in self._sinks:
             sink(block)
-        self._marks(block.marks)
-        artefacts = [s for s in room.deliveries.artefacts if s.stop > block.first]
+        self._marks(marks)
+        artefacts = room.deliveries.artefacts_from(block.first)
         spoiled = room.technical.spans()
+        muted = room.technical.muted(block.first, block.first + block.n)
         room.technical.on_block(block)
         room.now = room.bus.sample = block.first + block.n
         for state in room.tests.values():
             run = state.run
             if run is None or not state.running:
                 continue
-            for report in run.feed(block, artefacts):
+            for report in run.feed(block, artefacts, muted):
                 room.changes.report(state, report)
             for report in run.collect(history, room.now, spoiled):
                 room.changes.report(state, report)
         room.deliveries.missing()
         room.end_pause()
+        room.validity.tick()
+        room.tell_monitoring()
         for step in self.after:
             step()
         room.stimulation.tick()
         self.blocks += 1
 
+    def _note(self, block: Block, marks: list[Mark]) -> None:
+        """Journal what a replay cannot know from the samples: marks, what is missing before the block, where it was
+        cut when that is not on the grid of quanta.  Clipping is seen in the samples."""
+        room = self.room
+        gap = block.gap & ~Gap.CLIPPED
+        if room.case is not None and (marks or gap or block.lost or (block.first + block.n) % room.quantum):
+            room.bus.journal("block", {
+                "first": block.first, "samples": block.n, "gap": int(gap), "lost": block.lost, "marks": marks,
+            })
+
     def _marks(self, marks: list[Mark]) -> None:
         room = self.room
-        for raw in marks:
-            mark = msgspec.structs.replace(raw, sample=room.clock.to_case(raw.sample))
+        for mark in marks:
             if mark.kind in (MarkKind.PULSE, MarkKind.DELIVERY_END, MarkKind.FIRE_REFUSED):
                 room.deliveries.on_mark(mark)
             elif mark.kind is MarkKind.AUX:
@@ -90,11 +105,11 @@ class Pipeline:
     def _gap(self, block: Block) -> None:
         room = self.room
         exact = not block.gap & Gap.ESTIMATED
-        data = {
-            "first_sample": block.first - block.lost, "samples": block.lost, "exact": exact,
-            "cause": "overflow" if block.gap & Gap.OVERFLOW else "session" if block.gap & Gap.SESSION else "lost",
-        }
-        room.bus.emit("device", {"gap": data}, kind="gap")
+        info = GapInfo(
+            first_sample=block.first - block.lost, samples=block.lost, exact=exact,
+            cause="overflow" if block.gap & Gap.OVERFLOW else "session" if block.gap & Gap.SESSION else "lost",
+        )
+        room.bus.emit("device", GapFound(gap=info), kind="gap")
         if room.tests:
             room.restart_averages("gap")
 

@@ -51,6 +51,9 @@ class Averaging(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reject_uv: float | None = None
     weighted: bool = True
     reject_window_ms: tuple[float, float] | None = None  # None: from blank.stop_ms to epoch.stop_ms
+    enough_share: float = 0.0  # half-width of the first measure's 95 % interval, a share of it, that will do; 0: off
+    enough_ms: float = 0.0  # half-width of the first marker's 95 % interval of latency that will do; 0: off
+    stop_when_enough: bool = False  # finish an average early; `sweeps` is then the most it takes
 
 
 class Trigger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,7 +74,23 @@ class MarkerRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     order: int = 0  # waves of one derivation come in this order; 0: on its own
     gap_ms: tuple[float, float] | None = None  # distance from the wave before it in order
     smooth: float = 0.0  # the wave is placed on a curve smoothed by this share of its distance to its neighbour
+    shape: str = ""  # name of a [shape]: the wave is placed with the help of what it is known to look like
     derivations: list[str] = msgspec.field(default_factory=list)  # empty: all
+
+
+class WaveShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a response is known to look like, before any filter: Gaussians of one width on a grid of times.
+
+    mean        heights of the mean shape, 1 uV peak to peak after the filter
+    component   ways in which the shape varies from person to person and derivation to derivation, each times its sd
+    """
+
+    start_ms: float
+    step_ms: float
+    width_ms: float
+    window_ms: tuple[float, float]  # where an average is compared with it
+    mean: tuple[float, ...]
+    component: tuple[tuple[float, ...], ...] = ()
 
 
 class MeasureRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"start": "from", "end": "to"}):
@@ -90,6 +109,7 @@ class Presence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     snr_db: float = 1.0
     reproducibility: float = 0.3
     min_uv: float = 0.0
+    seen_uv: float = 0.0  # smallest response that counts: `absent` is said only where the noise would not hide it
     noise_ms: tuple[float, float] | None = None  # a stretch without response; only used when there are no halves
     present_score: float = 0.95
     absent_score: float = 0.90
@@ -157,6 +177,7 @@ class TestDefinition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     derivations: list[Derivation] = msgspec.field(default_factory=list)
     marker: list[MarkerRule] = msgspec.field(default_factory=list)
     measure: list[MeasureRule] = msgspec.field(default_factory=list)
+    shape: dict[str, WaveShape] = msgspec.field(default_factory=dict)  # those of the catalogue need not be repeated
     presence: Presence = msgspec.field(default_factory=Presence)
     alarm: AlarmRule | None = None
     stimulus: Stimulus | None = None

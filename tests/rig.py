@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
-from ionmd.config import Config, Device
+from ionmd.config import Config, Device, Limits
 from ionmd.daemon import Daemon, Step
 from ionmd.drivers.demo import Demo
+from ionmd.testdef import Template
 
 RATE = 10_000
 SCENARIOS = Path(__file__).parent / "scenarios"
@@ -20,9 +21,10 @@ class CaseRun:
     """Runs an agenda to its end and keeps every event and every answer."""
 
     def __init__(self, state_dir: Path, scenario: str | Path, agenda: list[Step], duration_s: float, seed: int = 1,
-                 inputs: int = 8) -> None:
+                 inputs: int = 8, templates: dict[str, Template] | None = None, limits: Limits | None = None) -> None:
         config = msgspec.structs.replace(
-            Config(), device=Device(driver="demo", inputs=inputs, rate_hz=RATE, block_samples=100)
+            Config(), device=Device(driver="demo", inputs=inputs, rate_hz=RATE, block_samples=100),
+            limits=limits or Limits(),
         )
         self.events: list[tuple[str, Any, int]] = []
         self.answers: list[tuple[str, Any, Exception | None]] = []
@@ -34,7 +36,7 @@ class CaseRun:
             return self.demo
 
         self.daemon = Daemon(config, state_dir, speed=None, duration_s=duration_s, make_amplifier=make,
-                             on_event=lambda topic, data, sample, n: self.events.append((topic, data, sample)))
+                             templates=templates, on_event=lambda t, data, at, n: self.events.append((t, data, at)))
         for step in agenda:
             self.daemon.script(step, lambda result, error, m=step.method: self.answers.append((m, result, error)))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from firmware_sim.core import Firmware
 from firmware_sim.device import SimDevice
@@ -29,6 +30,9 @@ class Ramp:
 
     def load(self, output: int, sample: int) -> tuple[float, float]:
         return 1000.0, 1.0
+
+    def load_changes(self, first: int, n: int) -> list[int]:
+        return []
 
     def render(self, first: int, n: int, pulses: Any, out: Any) -> None:
         out[:] = 0
@@ -121,6 +125,22 @@ class Rig:
         while (got := self.read()) is not None and got[0] == 0:
             out.append(header(got[1]))
         return out
+
+    def counts(self, count: int) -> npt.NDArray[np.int32]:
+        """int32[sample, input] of the next whole blocks with at least `count` samples, with heartbeats."""
+        inputs = self.device.firmware.config.inputs
+        rows: list[npt.NDArray[np.int32]] = []
+        for _ in range(1000):
+            self.turn(0.01)
+            while (got := self.read()) is not None and got[0] == 0:
+                head = header(got[1])
+                raw = np.frombuffer(got[1], np.uint8, head.samples * inputs * 3, 64).reshape(-1, inputs, 3)
+                wide = raw.astype(np.int32) @ np.array([1 << 8, 1 << 16, 1 << 24], np.int32)
+                rows.append(wide >> 8)
+                self.beat(head.first + head.samples)
+            if sum(map(len, rows)) >= count:
+                return np.concatenate(rows)
+        raise AssertionError(f"{sum(map(len, rows))} samples came, {count} were expected")
 
     def samples(self, count: int) -> list[Header]:
         """Stream on, at any speed, until `count` more samples have been read, with heartbeats."""

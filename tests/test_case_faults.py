@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from ionmd.case.journal import scan_journal
-from ionmd.case.recorder import Recorder, Trouble
+from ionmd.case.recorder import Recorder
+from ionmd.case.troubles import Trouble
 from ionmd.case.verify import recover, verify
 from tests.faulty_files import FailingFiles, LyingDisk
 from tests.test_case_recorder import LABELS, RATE, Source, lines

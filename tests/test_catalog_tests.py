@@ -47,8 +47,8 @@ def write(tmp_path, text):
     return file
 
 
-def test_the_eight_tests_and_the_cervical_template_load():
-    assert set(catalog.tests()) == IDS
+def test_the_tests_and_the_cervical_template_load():
+    assert set(catalog.tests()) == IDS | {"baep_left", "baep_right", "vep_flash"}
     cervical = catalog.templates()["cervical"]
     assert set(cervical.tests) == IDS
     assert [e.label for e in cervical.electrode][:12] == [
@@ -109,6 +109,33 @@ def test_a_wrong_file_is_refused_and_the_message_names(tmp_path, old, new, names
         assert name in text, text
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("stop_ms = 8.5", "stop_ms = nan"), ("stop_ms = 8.5", "stop_ms = '8'"), ("[1.2, 3.0]", "[1.2, 9.0]"),
+        ('to = "N1"', 'to = "N7"'), ("order = 1\n[channels]", "order = 99\n[channels]"),
+        ('abr = "a - b"', 'abr = "a b"'),
+    ],
+)  # fmt: skip
+def test_the_message_names_the_line_on_which_the_wrong_value_stands(tmp_path, old, new):
+    text = GOOD.replace(old, new, 1)
+    with pytest.raises(ConfigError) as caught:
+        load_test(write(tmp_path, text))
+    wrong = new.splitlines()[0]
+    line = next(i for i, x in enumerate(text.splitlines(), 1) if wrong in x)
+    assert f"mine.toml:{line}: " in str(caught.value), caught.value
+
+
+def test_a_repeated_input_of_a_template_is_found_where_it_repeats(tmp_path):
+    from ionmd.catalog import HERE
+
+    text = (HERE / "templates" / "cervical.toml").read_text().replace("input = 3\n", "input = 2\n")
+    with pytest.raises(ConfigError) as caught:
+        load_template(write(tmp_path, text))
+    at = [i for i, x in enumerate(text.splitlines(), 1) if x == "input = 2"]
+    assert f"mine.toml:{at[1]}: electrode[3].input: 2 came" in str(caught.value)
+
+
 def test_a_missing_or_foreign_file_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no such file"):
         load_test(tmp_path / "nothing.toml")
@@ -128,7 +155,7 @@ def test_a_template_that_names_what_is_not_there_is_refused(tmp_path):
         ('label = "CP3"', 'label = "XX3"', "'CP3'"),
         ("mains_hz = 50.0", "mains_hz = 55.0", "55.0"),
         ('name = "probe"', 'name = "stick"', "'probe'"),
-        ("input = 3\n", "input = 2\n", "electrode.input"),
+        ("input = 3\n", "input = 2\n", "electrode[3].input"),
         ('derivation = "PFL"', 'derivation = "PFX"', "'PFX'"),
         ('measure = "P37-N45"', 'measure = "P38-N45"', "'P38-N45'"),
     ]:

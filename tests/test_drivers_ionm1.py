@@ -316,7 +316,7 @@ def test_every_refusal_carries_the_firmwares_own_word():
     token = stim.arm(0, 10_000)
     stim.off()
     assert refusal(lambda: stim.fire(token, n + 9, rig.next + 6000)) in ("TOKEN", "STATE")
-    assert refusal(lambda: stim.reset(14)) == "STATE"
+    stim.reset(14)  # nothing is latched: nothing to leave
     rig.run(4000)
     assert not [m for m in rig.marks if m.kind == MarkKind.PULSE]
     rig.amp.close()

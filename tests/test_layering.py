@@ -6,10 +6,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # The order of docs/architecture.md; stages in one tuple do not know each other.
 ORDER = [
-    ("errors", "units", "model", "testdef", "timers", "config", "log", "clock", "__init__"), ("drivers",), ("decode",),
-    ("dsp",), ("catalog", "modality", "stim"), ("alarm",), ("runner",), ("case", "service"), ("room",),
-    ("pipeline", "commands"), ("streams", "engine", "replay", "analyze"), ("daemon",), ("client",), ("cli",),
-    ("__main__",),
+    ("errors", "units", "model", "testdef", "events", "timers", "config", "log", "clock", "__init__"),
+    ("drivers",), ("decode",), ("dsp",), ("catalog", "modality", "stim"), ("alarm",), ("runner",), ("case", "service"),
+    ("room",), ("pipeline", "commands"), ("streams", "metrics", "engine", "replay", "analyze"), ("daemon",),
+    ("client",), ("cli",), ("__main__",),
 ]
 RANK = {name: i for i, names in enumerate(ORDER) for name in names}
 # The lease and limits are pure; a driver hands bytes to its decoder, so drivers may import decode; the catalogue

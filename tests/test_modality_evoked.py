@@ -6,10 +6,10 @@ import pytest
 from ionmd import catalog
 from ionmd.dsp import noise as noises
 from ionmd.dsp import waves
+from ionmd.dsp.design import design
 from ionmd.dsp.presence import effective_dof, f_cdf, f_tail, t_quantile
 from ionmd.dsp.zerophase import filter_average
 from ionmd.modality.evoked import Measured, choose_derivation, measure_average, presence
-from ionmd.runner.stream import design
 
 RATE = 5000.0
 T_MS = np.arange(-100, 300) / 5.0
@@ -144,14 +144,6 @@ def test_two_peaks_of_nearly_one_height_are_doubtful():
     estimate = noises.estimate(mean, [], parts, [25] * 12, WINDOW, 0.2)
     m = marks(measure_average(plain, "CP4-Fpz", mean, -20.0, 0.2, estimate))
     assert m["N20"].status == "uncertain"
-
-
-def test_a_dead_flat_channel_or_block_gets_no_weight():
-    assert noises.block_weights([1.0, 1.2, 0.9, 0.0, 1.1]) [3] == 0.0
-    weights = noises.block_weights([1.0, 1.0, 1.0, 0.05, 4.0])
-    assert weights[3] / weights[0] <= 3.0 + 1e-9 and weights[4] == pytest.approx(weights[0] / 4)
-    assert noises.sweep_weight(1e-9, 1.0) == 0.0 and noises.sweep_weight(float("nan"), 1.0) == 0.0
-    assert noises.sweep_weight(1.4, 1.0) == 1.0 and noises.sweep_weight(25.0, 1.0) == pytest.approx(0.04)
 
 
 def test_distributions_agree_with_scipy():

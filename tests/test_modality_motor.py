@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ionmd import catalog
-from ionmd.modality.emg import Despike, EmgStream
+from ionmd.modality.despike import Despike
+from ionmd.modality.emg import EmgStream
 from ionmd.modality.motor import blank_end_ms, measure_sweep
 from ionmd.modality.tof import measure_train
 from ionmd.testdef import FreeEmg
@@ -133,3 +134,15 @@ def test_single_sample_outliers_are_flagged_and_bridged_and_real_peaks_are_not()
         assert [k for k, _ in despike.places] == [10, 500, 4000]
         assert len(clean) == len(y) and np.abs(clean - x).max() < 20.0
         assert (clean[2000:2012] == x[2000:2012]).all()
+
+
+def test_an_outlier_that_recurs_is_found_inside_activity_too():
+    rng = np.random.default_rng(9)
+    x = np.convolve(rng.normal(0.0, 1.0, 20_000), np.hanning(20), "same") * 3.0  # as smooth as EMG
+    x[12_000:] *= 12.0
+    due = np.arange(500, 20_000, 1001)
+    x[due] = 100.0
+    despike = Despike(25.0, 1)
+    out = np.concatenate([despike.feed(x[k : k + 250, None]) for k in range(0, len(x), 250)] + [despike.finish()])
+    assert [sample for sample, _ in despike.places] == due.tolist()
+    assert not (out[due, 0] == 100.0).any()

@@ -1,84 +1,30 @@
 """A real recording through the daemon's own averaging equals the plain average of its epochs."""
 
-import csv
-
 import numpy as np
 import pytest
-from data_dir import data_dir
 
 from ionmd.catalog import load_test
 from ionmd.errors import ConfigError
 from ionmd.model import decode_curve
-from ionmd.replay import replay_file
-
-RATE = 128.0
-TEST = """
-[test]
-id = "visual"
-modality = "evoked"
-
-[epoch]
-start_ms = -203.125
-stop_ms = 601.5625
-baseline_ms = [-203.125, 0.0]
-
-[filter]
-kind = "none"
-
-[blank]
-method = "none"
-
-[average]
-sweeps = 80
-sub_sweeps = 20
-weighted = false
-
-[trigger]
-source = "annotation"
-code = "square"
-
-[channels]
-Cz = "Cz"
-POz = "POz"
-"left minus right" = "C3 - C4"
-"""
+from ionmd.replay.file import replay_file
+from tests.visual_erp import TEST_FILE, convert, plain_average, test_file
 
 
 def test_the_average_of_80_visual_stimuli_equals_the_plain_average(tmp_path):
-    edfio = pytest.importorskip("edfio")
-    folder = data_dir() / "eeglab-visual-erp"
-    uv = np.fromfile(folder / "eeglab_data.fdt", "<f4").reshape(-1, 32).astype(np.float64)
-    names = [row["name"] for row in csv.DictReader((folder / "channels.csv").open())]
-    events = list(csv.DictReader((folder / "events.csv").open()))
-    uv = uv[: len(uv) // 128 * 128]
-    signals = [
-        edfio.BdfSignal(uv[:, i], RATE, label=name, physical_dimension="uV",
-                        physical_range=(-1.05 * np.abs(uv[:, i]).max() - 1, 1.05 * np.abs(uv[:, i]).max() + 1))
-        for i, name in enumerate(names)
-    ]
-    notes = [edfio.EdfAnnotation(float(round(float(e["sample"]))) / RATE, None, e["type"]) for e in events]
-    path = tmp_path / "visual.bdf"
-    edfio.Bdf(signals, annotations=notes).write(path)
-    test = tmp_path / "visual.toml"
-    test.write_text(TEST)
-    averages = [a for topic, a, _ in replay_file(path, load_test(test)) if topic == "average" and a.kind == "average"]
+    pytest.importorskip("edfio")
+    recording, test = convert(tmp_path / "visual.bdf"), test_file(tmp_path / "visual.toml")
+    results = replay_file(recording, load_test(test))
+    averages = [a for topic, a, _ in results if topic == "average" and a.kind == "average"]
     assert sum(a.sweeps for a in averages) == 80
-    mean = decode_curve(averages[0].curve)
-
-    onsets = [round(float(e["sample"])) for e in events if e["type"] == "square"]
-    columns = [uv[:, names.index("Cz")], uv[:, names.index("POz")], uv[:, names.index("C3")] - uv[:, names.index("C4")]]
-    for got, x in zip(mean, columns, strict=True):
-        epochs = np.stack([x[i - 26 : i + 77] for i in onsets])
-        expected = epochs.mean(axis=0)
-        expected -= expected[:26].mean()
-        assert np.abs(got[: len(expected)] - expected).max() <= 0.005
+    expected = plain_average()
+    assert np.abs(decode_curve(averages[0].curve)[:, : expected.shape[1]] - expected).max() <= 0.005
 
 
 def test_a_trigger_that_is_not_in_the_file_is_named(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("time_s,Cz,trig\n" + "".join(f"{i / 1000},{i % 7},0\n" for i in range(2000)))
     test = tmp_path / "t.toml"
-    test.write_text(TEST.replace('POz = "POz"\n"left minus right" = "C3 - C4"\n', ""))
+    test.write_text(TEST_FILE.replace('POz = "POz"\n"left minus right" = "C3 - C4"\n', ""))
     with pytest.raises(ConfigError, match="square"):
         list(replay_file(path, load_test(test)))
 
@@ -87,7 +33,7 @@ def test_a_column_that_is_not_in_the_file_is_named(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("time_s,Cz\n" + "".join(f"{i / 1000},{i % 7}\n" for i in range(2000)))
     test = tmp_path / "t.toml"
-    test.write_text(TEST)
+    test.write_text(TEST_FILE)
     with pytest.raises(ConfigError, match="POz"):
         list(replay_file(path, load_test(test)))
 
@@ -106,7 +52,7 @@ def test_a_pulse_train_in_a_csv_averages_to_the_pulse(tmp_path):
     path.write_text("time_s,Cz,trig\n" + "".join(f"{i / 1000:.3f},{x[i]:.6f},{trig[i]}\n" for i in range(n)))
     test = tmp_path / "t.toml"
     column = 'source = "column"\nonset_column = "trig"\nonset_rule = "threshold 0.5"'
-    body = TEST.replace('source = "annotation"\ncode = "square"', column)
+    body = TEST_FILE.replace('source = "annotation"\ncode = "square"', column)
     body = body.replace('POz = "POz"\n"left minus right" = "C3 - C4"\n', "").replace("-203.125", "-100.0")
     body = body.replace("601.5625", "350.0").replace("sweeps = 80", "sweeps = 100")
     test.write_text(body)

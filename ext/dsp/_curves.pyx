@@ -5,6 +5,7 @@ include "slot.pxi"
 
 
 cdef extern from "kernels.h" nogil:
+    void c_autocovariance "autocovariance"(const double *x, size_t n, size_t lags, double *out)
     int WELCH_SHORTEST, WELCH_LONGEST
     ctypedef struct dsp_peak:
         double position, value, prominence, curvature, index
@@ -140,3 +141,14 @@ cdef class Welch:
         cdef float *px = self.x_.f32(x, (first + (count - 1) * step + self.n) * self.stride, False)
         welch_segments(px + first * self.stride, self.n, step, count, self.stride, self.window, self.twiddles, self.power,
                        self.scratch)
+
+
+def autocovariance(x, Py_ssize_t n, Py_ssize_t lags, out):
+    """noise.c: out[:lags] of x[:n]."""
+    cdef Slot a = Slot(), b = Slot()
+    if not (0 < lags <= n):
+        raise ValueError(f"{lags} lags of {n} samples came, 1 to {n} were expected")
+    cdef double *px = a.f64(x, n, False)
+    cdef double *po = b.f64(out, lags, True)
+    with nogil:
+        c_autocovariance(px, n, lags, po)

@@ -49,7 +49,8 @@ static void output_pulse(void *board, const ionm_pulse *pulse)
 {
     sim_board *b = board;
     ionm_measured m = measure(b, pulse->output, pulse->set, pulse->width_us, pulse->volts);
-    m.negative = pulse->negative;
+    m.negative = (pulse->negative != 0) != b->flip[pulse->output];
+    m.width_us = (uint16_t)(pulse->width_us * b->stretch[pulse->output] + 0.5);
     collect(b, pulse, m.delivered, false);
     if (b->monitor_silent[pulse->output])
         return;
@@ -76,7 +77,7 @@ void sim_power_up(sim_board *b, const ionm_board_facts *facts, uint64_t seed)
     b->random_state = seed;
     for (int i = 0; i < IONM_OUTPUTS_MAX; i++) {
         b->load_ohm[i] = 1000;
-        b->gain[i] = 1.0;
+        b->gain[i] = b->stretch[i] = 1.0;
     }
     for (int i = 0; i < IONM_INPUTS_MAX; i++)
         b->input_ohm[i] = 2000;

@@ -29,7 +29,8 @@ typedef struct {
     ionm_hal hal;
     uint64_t random_state;
     uint32_t load_ohm[IONM_OUTPUTS_MAX];
-    double gain[IONM_OUTPUTS_MAX];
+    double gain[IONM_OUTPUTS_MAX], stretch[IONM_OUTPUTS_MAX]; /* of amplitude and width */
+    bool flip[IONM_OUTPUTS_MAX];                              /* the first phase goes the other way */
     bool monitor_silent[IONM_OUTPUTS_MAX];
     uint32_t input_ohm[IONM_INPUTS_MAX];
     sim_stray stray;

@@ -82,6 +82,12 @@ void face_set_load(sim_board *b, uint8_t output, uint32_t ohm, double gain)
     b->gain[output] = gain;
 }
 
+void face_set_shape(sim_board *b, uint8_t output, double stretch, bool flip)
+{
+    b->stretch[output] = stretch;
+    b->flip[output] = flip;
+}
+
 void face_set_input(sim_board *b, uint8_t input, uint32_t ohm) { b->input_ohm[input] = ohm; }
 
 void face_stray(sim_board *b, uint64_t sample, uint8_t output, int32_t amplitude, uint16_t width_us, uint8_t negative)
@@ -90,4 +96,13 @@ void face_stray(sim_board *b, uint64_t sample, uint8_t output, int32_t amplitude
 }
 
 void face_lie(sim_board *b, bool on) { b->fw.lie_state = on; }
+/* Counters that tests cannot wait for: samples nobody saw, and the next block's number. */
+void face_jump(sim_board *b, uint64_t samples, uint32_t seq)
+{
+    ionm_acq_lost(&b->fw, b->fw.frame.open ? 1 : 0); /* a begun block ends */
+    b->fw.sample += samples;
+    b->fw.frame.next_status = b->fw.acq_sample = b->fw.sample;
+    b->fw.frame.seq = seq;
+}
+
 void face_silent(sim_board *b, uint8_t output, bool on) { b->monitor_silent[output] = on; }

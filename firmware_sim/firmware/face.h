@@ -28,9 +28,11 @@ uint32_t face_pulse_count(const sim_board *b);
 uint32_t face_pulses_take(sim_board *b, face_pulse *out);
 uint64_t face_get(const sim_board *b, int what);
 void face_set_load(sim_board *b, uint8_t output, uint32_t ohm, double gain);
+void face_set_shape(sim_board *b, uint8_t output, double stretch, bool flip);
 void face_set_input(sim_board *b, uint8_t input, uint32_t ohm);
 void face_stray(sim_board *b, uint64_t sample, uint8_t output, int32_t amplitude, uint16_t width_us, uint8_t negative);
 void face_lie(sim_board *b, bool on);
 void face_silent(sim_board *b, uint8_t output, bool on);
+void face_jump(sim_board *b, uint64_t samples, uint32_t seq);
 
 #endif

@@ -23,7 +23,7 @@ typedef struct {
 } ionm_pulse;
 
 /* What the monitor of an output saw of one pulse.  delivered is uA, or mV at the electrodes while current flows
- * (an open circuit delivers 0, whatever the unit). */
+ * (an open circuit delivers 0, whatever the unit); width_us and negative are those of its first phase. */
 typedef struct {
     int32_t delivered;
     uint32_t compliance_mv;

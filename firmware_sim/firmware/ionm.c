@@ -98,11 +98,13 @@ bool ionm_set_config(ionm_fw *fw, const uint8_t *bytes, uint16_t length, uint8_t
 {
     ionm_config config;
     *reason = decode_config(fw, bytes, length, &config);
-    const uint64_t block = IONM_HEADER_BYTES + (uint64_t)config.block_samples * config.inputs * 3u + 16u;
-    if (*reason == IONM_NONE && !(2 * block <= fw->fifo.size)) /* two blocks must fit, or nothing could ever flow */
-        *reason = IONM_RANGE;
     if (*reason != IONM_NONE)
         return false;
+    const uint64_t block = IONM_HEADER_BYTES + (uint64_t)config.block_samples * config.inputs * 3u + 16u;
+    if (!(2 * block <= fw->fifo.size)) { /* two blocks must fit, or nothing could ever flow */
+        *reason = IONM_RANGE;
+        return false;
+    }
     const bool new_rate = config.rate_hz != fw->config.rate_hz;
     fw->config = config;
     ionm_fifo_clear(&fw->fifo); /* status blocks of the old layout */

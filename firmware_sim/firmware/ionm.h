@@ -46,7 +46,9 @@ enum {
     IONM_MARK_NEGATIVE = 16, IONM_MARK_LEVEL = 32, IONM_MARK_VOLTS = 64,
 };
 enum { IONM_SAFE, IONM_CONFIGURED, IONM_ARMED, IONM_FIRING, IONM_TRIPPED };
-enum { IONM_LINE_CAUTERY, IONM_LINE_FOOT_SWITCH, IONM_LINE_PROBE_BUTTON, IONM_LINE_TRIGGER, IONM_LINES };
+enum {
+    IONM_LINE_CAUTERY, IONM_LINE_FOOT_SWITCH, IONM_LINE_PROBE_BUTTON, IONM_LINE_TRIGGER, IONM_LINE_STOP, IONM_LINES,
+};
 
 /* What the board says about itself once, at power-up. */
 typedef struct {
@@ -244,5 +246,6 @@ void ionm_impedance_work(ionm_fw *fw, uint64_t now);
 
 /* aux_lines.c */
 void ionm_aux_edge(ionm_fw *fw, uint8_t line, bool level);
+bool ionm_line(const ionm_fw *fw, uint8_t line);
 
 #endif

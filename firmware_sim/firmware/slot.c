@@ -53,6 +53,8 @@ uint8_t ionm_slot_arm(ionm_fw *fw, uint8_t index, uint32_t crc, uint32_t ttl_ms)
         return IONM_RANGE;
     if (fw->impedance.active)
         return IONM_IMPEDANCE_MODE;
+    if (ionm_line(fw, IONM_LINE_STOP))
+        return IONM_STOP_BUTTON;
     if (!ionm_stim_heartbeat_fresh(fw))
         return IONM_WATCHDOG;
     ionm_queue_drop(fw, index, IONM_TOKEN, fw->sample); /* fires of the old token */

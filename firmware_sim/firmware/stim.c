@@ -7,7 +7,10 @@
 #include "ionm.h"
 #include "timers.h"
 
-enum { MEASURE_MS = 3 }; /* the longest pulse is 2 ms; a monitor that is silent for longer saw nothing */
+enum {
+    MEASURE_MS = 3, /* the longest pulse is 2 ms; a monitor that is silent for longer saw nothing */
+    WIDTH_SPARE_US = 10,
+};
 
 static uint8_t derived_state(const ionm_stim *s)
 {
@@ -143,6 +146,16 @@ static void stray(ionm_fw *fw, uint8_t output, const ionm_measured *m)
     ionm_stim_trip(fw, IONM_STRAY_PULSE, nobody.sample);
 }
 
+/* A pulse that lasts longer than asked, or goes the other way, is too much whatever its amplitude; what is smaller than
+ * any pulse (an open circuit's noise) has neither length nor direction. */
+static bool misshapen(const ionm_pulse *p, const ionm_measured *m, uint8_t kind)
+{
+    const uint32_t spare_us = p->width_us / 10u > WIDTH_SPARE_US ? p->width_us / 10u : WIDTH_SPARE_US;
+    if (m->delivered < (int32_t)ionm_limits_of(kind)->tolerance_min)
+        return false;
+    return m->width_us > p->width_us + spare_us || (m->negative != 0) != (p->negative != 0);
+}
+
 void ionm_stim_measured(ionm_fw *fw, uint8_t output, const ionm_measured *m)
 {
     ionm_stim *s = &fw->stim;
@@ -156,7 +169,7 @@ void ionm_stim_measured(ionm_fw *fw, uint8_t output, const ionm_measured *m)
     o->waiting = false;
     const ionm_pulse p = o->pulse;
     const ionm_output_config *config = &fw->config.output[output];
-    const int deviation = ionm_tolerance(config->kind, p.set, m->delivered);
+    const int deviation = misshapen(&p, m, config->kind) ? 1 : ionm_tolerance(config->kind, p.set, m->delivered);
     const bool no_contact = deviation < 0 && config->hand_held;
     pulse_mark(fw, &p, m, (uint8_t)((deviation ? IONM_MARK_NOT_OK : 0) | (no_contact ? IONM_MARK_NO_CONTACT : 0)));
     const bool running = s->train.active && s->train.nonce == p.nonce;
@@ -263,7 +276,7 @@ static uint8_t why_not_now(ionm_fw *fw, const ionm_fire *fire, uint64_t now)
         return limit;
     if (fw->impedance.active)
         return IONM_IMPEDANCE_MODE;
-    if (fw->aux >> IONM_LINE_CAUTERY & 1u)
+    if (ionm_line(fw, IONM_LINE_CAUTERY))
         return IONM_CAUTERY;
     if (s->train.active || !(now >= s->quiet_until))
         return IONM_DEAD_TIME;

@@ -1,6 +1,6 @@
 """The simulated patient: `Patient(scenario, seed)`."""
 
+from firmware_sim.events import DeviceFault
 from firmware_sim.patient.patient import Patient
-from firmware_sim.scenario import DeviceFault
 
 __all__ = ["DeviceFault", "Patient"]

@@ -8,14 +8,21 @@ within an operation.  Cost is a few array passes a chunk, none of them in Python
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
-from firmware_sim.patient.body import Table, region
+from firmware_sim.events import Cautery, ElectrodeFault, Emg
+from firmware_sim.montage import region
+from firmware_sim.patient.body import Table
 from firmware_sim.patient.recorded import RecordedNoise
-from firmware_sim.scenario import Cautery, Emg, Noise, Scenario
+from firmware_sim.scenario import Noise, Scenario
 
 CHUNK = 2048
+_WANDER = ((5.0, 1 / 610.0), (3.1, 1 / 173.0), (1.2, 1 / 41.0))  # uV for each mV of offset, Hz
+# order, share, phase of the first wave, phase of the second (in quadrature at the mains' own frequency)
+_MAINS = ((1, 1.0, 0.0, math.pi / 2), (3, 0.25, 0.7, 0.2 + math.pi / 2), (5, 0.10, 1.9, 0.4 + math.pi / 2))
 Floats = npt.NDArray[np.float32]
 
 
@@ -38,26 +45,35 @@ def _shaped(rng: np.random.Generator, n: int, rate_hz: float, hz: tuple[float, .
 class Bank:
     """One kind of noise: sum of two periodic banks read at a place of its own for each input."""
 
-    def __init__(self, rng: np.random.Generator, rate_hz: float, hz: tuple[float, ...], asd: tuple[float, ...]) -> None:
+    def __init__(self, seed: list[int], rate_hz: float, hz: tuple[float, ...], asd: tuple[float, ...]) -> None:
+        self._seed, self._rate, self._hz, self._asd = seed, rate_hz, hz, asd
         two, three = 1 << 15, 3**9
         while two < 40 * rate_hz:
             two *= 2
         while three < 30 * rate_hz:
             three *= 3
-        half = np.float32(np.sqrt(0.5))
-        # the first CHUNK samples are repeated at the end so that every read is one slice
-        self._banks = [
-            np.concatenate([b, b[:CHUNK]]) for b in (half * _shaped(rng, n, rate_hz, hz, asd) for n in (two, three))
-        ]
         self._lengths = (two, three)
+        self._banks: list[Floats] = []
         self._tmp = np.empty(CHUNK, np.float32)
+
+    def make(self) -> None:
+        """Half a second of work at 40 kHz: before the first sample for what is sure to be heard."""
+        rng = np.random.Generator(np.random.PCG64(self._seed))
+        half = np.float32(np.sqrt(0.5))
+        for n in self._lengths:
+            b = half * _shaped(rng, n, self._rate, self._hz, self._asd)
+            self._banks.append(np.concatenate([b, b[:CHUNK]]))  # so that every read is one slice
 
     def add(self, row: Floats, first: int, place: tuple[int, int], gain: float) -> None:
         """row[CHUNK] += gain * noise of samples first ..."""
-        for bank, length, offset in zip(self._banks, self._lengths, place, strict=True):
-            k = (first + offset) % length
-            np.multiply(bank[k : k + CHUNK], np.float32(gain), out=self._tmp)
-            row += self._tmp
+        if not gain:
+            return
+        if not self._banks:
+            self.make()
+        one, other = ((first + offset) % length for length, offset in zip(self._lengths, place, strict=True))
+        np.add(self._banks[0][one : one + CHUNK], self._banks[1][other : other + CHUNK], out=self._tmp)
+        np.multiply(self._tmp, np.float32(gain), out=self._tmp)
+        np.add(row, self._tmp, out=row)
 
 
 class Background:
@@ -68,12 +84,20 @@ class Background:
         self._names = names
         self._rate = rate_hz
         rng = np.random.Generator(np.random.PCG64([seed, 11]))
-        self._eeg = Bank(rng, rate_hz, table.eeg_hz, table.eeg_asd)
-        self._emg = Bank(rng, rate_hz, table.emg_hz, table.emg_asd)
-        self._white = Bank(rng, rate_hz, (1.0, 20_000.0), (1.0, 1.0))  # 1 uV/rtHz
+        self._eeg = Bank([seed, 12], rate_hz, table.eeg_hz, table.eeg_asd)
+        self._emg = Bank([seed, 13], rate_hz, table.emg_hz, table.emg_asd)
+        self._white = Bank([seed, 14], rate_hz, (1.0, 20_000.0), (1.0, 1.0))  # 1 uV/rtHz
         n = len(names)
         self._place = [tuple(int(v) for v in rng.integers(0, 1 << 40, 2)) for _ in range(4 * n + 8)]
         self._levels = [self._level(name, scenario) for name in names]
+        loose = any(isinstance(e, ElectrodeFault) for e in scenario.events)
+        struck = any(isinstance(e, Cautery) for e in scenario.events)
+        active = any(isinstance(e, Emg) for e in scenario.events)
+        eeg, emg, white = (any(row) for row in zip(*self._levels, strict=True))
+        heard = ((self._eeg, eeg or loose), (self._emg, emg or active), (self._white, white or loose or struck))
+        for bank, sure in heard:
+            if sure:
+                bank.make()
         # mains: a common part that a derivation cancels and a part of each lead's own
         own = rng.normal(0, 1, (n, 2)) * 0.35
         self._mains = (scenario.noise.mains_uv * (np.array([1.0, 0.0]) + own)).astype(np.float32)
@@ -88,6 +112,10 @@ class Background:
         self._cautery_gain = rng.uniform(0.5, 1.0, n).astype(np.float32)
         self._muscle_events = [e for e in scenario.events if isinstance(e, Emg)]
         self._tmp = np.empty((n, CHUNK), np.float32)
+        turn = 2 * np.pi * self._noise.mains_hz / rate_hz * np.arange(CHUNK)
+        self._harmonics = [
+            (np.sin(order * turn).astype(np.float32), np.cos(order * turn).astype(np.float32)) for order, *_ in _MAINS
+        ]
 
     def _level(self, name: str, scenario: Scenario) -> tuple[float, float, float]:
         """(eeg, emg, amplifier) of one electrode, uV rms at 30-500 Hz, amplifier as density."""
@@ -124,10 +152,12 @@ class Background:
         t = (first + np.array([0, CHUNK])) / self._rate
         ramp = np.linspace(0.0, 1.0, CHUNK, endpoint=False, dtype=np.float32)
         # electrode drift: slow, so straight within a chunk
-        slow = [sum(a * np.sin(2 * np.pi * f * t + self._wander[:, k, None]) for k, (a, f) in enumerate(
-            ((40.0, 1 / 610.0), (25.0, 1 / 173.0), (10.0, 1 / 41.0))))]  # fmt: skip
-        begin = self._offset + slow[0][:, 0].astype(np.float32)
-        np.multiply.outer((slow[0][:, 1] - slow[0][:, 0]).astype(np.float32), ramp, out=out)
+        slow = sum(
+            a * self._noise.offset_mv * np.sin(2 * np.pi * f * t + self._wander[:, k, None])
+            for k, (a, f) in enumerate(_WANDER)
+        )
+        begin = self._offset + slow[:, 0].astype(np.float32)
+        np.multiply.outer((slow[:, 1] - slow[:, 0]).astype(np.float32), ramp, out=out)
         out += begin[:, None]
         self._add_mains(out, first)
         self._add_ecg(out, first)
@@ -135,10 +165,8 @@ class Background:
             row = out[i]
             if self._recorded is not None and self._recorded.add(row, first, i):
                 continue  # the recording has its own amplifier noise
-            if eeg:
-                self._eeg.add(row, first, self._place[4 * i], eeg)
-            if emg:
-                self._emg.add(row, first, self._place[4 * i + 1], emg)
+            self._eeg.add(row, first, self._place[4 * i], eeg)
+            self._emg.add(row, first, self._place[4 * i + 1], emg)
             self._white.add(row, first, self._place[4 * i + 2], white)
         for e in self._muscle_events:
             self._add_emg(out, first, e)
@@ -149,11 +177,13 @@ class Background:
     def _mains_wave(self, first: int) -> tuple[Floats, Floats]:
         """Two waves in quadrature with odd harmonics; the phase is exact in integers, so it never slips."""
         milli_hz, cycle = round(self._noise.mains_hz * 1000), round(self._rate * 1000)
-        step = 2 * np.pi * self._noise.mains_hz / self._rate
-        phase = 2 * np.pi * ((first * milli_hz) % cycle) / cycle + step * np.arange(CHUNK)
-        a = np.sin(phase) + 0.25 * np.sin(3 * phase + 0.7) + 0.10 * np.sin(5 * phase + 1.9)
-        b = np.cos(phase) + 0.25 * np.cos(3 * phase + 0.2) + 0.10 * np.cos(5 * phase + 0.4)
-        return a.astype(np.float32), b.astype(np.float32)
+        phase = 2 * np.pi * ((first * milli_hz) % cycle) / cycle
+        waves = np.zeros((2, CHUNK), np.float32)
+        for (sine, cosine), (order, share, lead, lag) in zip(self._harmonics, _MAINS, strict=True):
+            for wave, shift in zip(waves, (lead, lag), strict=True):
+                wave += np.float32(share * math.cos(order * phase + shift)) * sine
+                wave += np.float32(share * math.sin(order * phase + shift)) * cosine
+        return waves[0], waves[1]
 
     def _add_mains(self, out: Floats, first: int) -> None:
         for wave, gain in zip(self._mains_wave(first), self._mains.T, strict=True):
@@ -174,7 +204,7 @@ class Background:
 
     def _span(self, event: Cautery | Emg, first: int) -> tuple[int, int, int]:
         """(start sample, a, b): the part a:b of the chunk that the event covers."""
-        start = Scenario.sample(event, self._rate)
+        start = event.sample(self._rate)
         stop = start + max(1, round(event.duration_s * self._rate))
         return start, max(0, start - first), min(CHUNK, stop - first)
 

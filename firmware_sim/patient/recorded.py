@@ -38,6 +38,20 @@ def recordings_dir() -> Path:
     return Path(os.environ.get("IONMD_DATA") or "../shared/data")
 
 
+def find(data: Path) -> tuple[Path, Path]:
+    """The two files.  Raises ConfigError naming the one that is missing and how to say where it is."""
+    sep, noise = data / "sphara-sep" / "sep_average_dev_channels.csv", data / "artacs-sep" / "SEP_trials_odd.mat"
+    for path in (sep, noise):
+        if not path.is_file():
+            unset = "" if os.environ.get("IONMD_DATA") else "unset, so "
+            raise ConfigError(
+                f"scenario made of recordings: {path.resolve()} is not there; set IONMD_DATA to the directory that "
+                f"holds sphara-sep and artacs-sep (now {unset}{data}), or take a scenario that needs no recordings, "
+                "for example demo"
+            )
+    return sep, noise
+
+
 def band_pass(x: Doubles, rate_hz: float, low_hz: float, high_hz: float) -> Doubles:
     """Zero phase along the last axis: squared second-order Butterworth magnitude, in the frequency domain."""
     n = x.shape[-1]
@@ -63,14 +77,8 @@ class Recordings:
 
     @classmethod
     def open(cls, data: Path) -> Recordings:
-        sep, noise = data / "sphara-sep" / "sep_average_dev_channels.csv", data / "artacs-sep" / "SEP_trials_odd.mat"
-        for path in (sep, noise):
-            if not path.is_file():
-                raise ConfigError(
-                    f"scenario made of recordings: {path} is not there; set IONMD_DATA to the directory that holds "
-                    f"sphara-sep and artacs-sep (now {'' if os.environ.get('IONMD_DATA') else 'unset, so '}{data}), "
-                    "or take a scenario that needs no recordings, for example demo"
-                )
+        """Raises ConfigError that names the file and says what to do."""
+        sep, noise = find(data)
         try:
             rows = np.loadtxt(sep, delimiter=",", ndmin=2)
             wave = rows[rows[:, 0] == CHANNEL][0, 1:]
@@ -108,12 +116,9 @@ class Recordings:
             out += np.where(inside, padded[np.clip(at, 0, len(self.shape_uv) - 1) + half] * weight, 0.0)
         return np.where(t_ms >= 1.0, out, 0.0)
 
-    def shapes(self) -> dict[tuple[str, str], dict[str, Callable[[Doubles], Doubles]]]:
-        """What takes the place of the model's scalp waves of the two median nerves."""
-        return {
-            ("median_left", "cortex"): {"CP4": self.evaluate}, ("median_left", "brainstem"): {},
-            ("median_right", "cortex"): {"CP3": self.evaluate}, ("median_right", "brainstem"): {},
-        }  # fmt: skip
+    def shapes(self) -> dict[str, dict[str, Callable[[Doubles], Doubles]]]:
+        """All that the scalp sees of the two median nerves."""
+        return {"median_left": {"CP4": self.evaluate}, "median_right": {"CP3": self.evaluate}}
 
     def noise(self, names: tuple[str, ...], rate_hz: float, seed: int) -> RecordedNoise:
         self._noise = RecordedNoise(self.trials_uv, names, rate_hz, seed)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from firmware_sim.scenario import (
+from firmware_sim.events import (
+    FAULT_KOHM,
     STAGES,
     ElectrodeFault,
     Fade,
@@ -18,10 +19,11 @@ from firmware_sim.scenario import (
     Loss,
     Probe,
     Relaxant,
-    Scenario,
     StimGain,
     Temperature,
+    Timed,
 )
+from firmware_sim.scenario import Scenario
 
 _NEVER = 1 << 62
 
@@ -58,7 +60,7 @@ class Tracks:
             for kind in (Loss, Fade, Latency, Temperature, Relaxant, LeadOff, StimGain, Probe, ElectrodeFault)
         }
 
-    def _ramp(self, e: object) -> Ramp:
+    def _ramp(self, e: Timed) -> Ramp:
         def samples(seconds: float | None) -> int:
             return _NEVER if seconds is None else round(seconds * self._rate)
 
@@ -66,7 +68,7 @@ class Tracks:
         if isinstance(e, Loss) and e.ratio < 1:
             rest = (1.0 - e.recover_to) / (1.0 - e.ratio)
         return Ramp(
-            Scenario.sample(e, self._rate), samples(getattr(e, "ramp_s", 0.0)), samples(getattr(e, "until_s", None)),
+            e.sample(self._rate), samples(getattr(e, "ramp_s", 0.0)), samples(getattr(e, "until_s", None)),
             samples(getattr(e, "recover_ramp_s", 0.0)), rest,
         )  # fmt: skip
 
@@ -142,6 +144,15 @@ class Tracks:
                 muscles = tuple(e.muscles) or muscles
         return contact, threshold, muscles
 
-    def electrode_spans(self) -> list[tuple[str, str, int, int]]:
-        """(label, state, first sample, sample after the last) of every electrode fault."""
-        return [(label, e.state, r.start, r.stop) for r, e in self._of[ElectrodeFault] for label in e.electrodes]
+    def load_changes(self) -> list[int]:
+        """Every sample at which the load or gain of an output may change, in order."""
+        ramps = [r for kind in (LeadOff, StimGain, Probe) for r, _ in self._of[kind]]
+        return sorted({s for r in ramps for s in (r.start, r.stop) if 0 < s < _NEVER})
+
+    def electrode_spans(self) -> list[tuple[str, str, float, int, int]]:
+        """(label, state, kohm, first sample, sample after the last) of every electrode fault."""
+        return [
+            (label, e.state, FAULT_KOHM[e.state] if e.impedance_kohm is None else e.impedance_kohm, r.start, r.stop)
+            for r, e in self._of[ElectrodeFault]
+            for label in e.electrodes
+        ]

@@ -5,13 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
-from firmware_sim.scenario import ElectrodeFault, Fade, LeadOff, Loss, Scenario
+from firmware_sim.events import (
+    STAGES,
+    ElectrodeFault,
+    Emg,
+    Fade,
+    Latency,
+    LeadOff,
+    Loss,
+    Relaxant,
+    StimGain,
+    Temperature,
+    Timed,
+)
+from firmware_sim.montage import kind
 
 if TYPE_CHECKING:
     from firmware_sim.patient.patient import Patient
 
-# alert derivations of each test, and those that control it
+# derivations of each test by the stage that they show: those that alert and those that control
 DERIVATIONS = {
     "ssep_median_left": {"cortex": ["CP4-Fpz", "CP4-CP3"], "cord": ["C5S-Fpz"], "limb": ["EPL-EPR"]},
     "ssep_median_right": {"cortex": ["CP3-Fpz", "CP3-CP4"], "cord": ["C5S-Fpz"], "limb": ["EPR-EPL"]},
@@ -26,72 +41,11 @@ DERIVATIONS = {
         "limb": ["PFR+-PFR-"],
     },
 }
-_ORDER = ("limb", "cord", "brainstem", "cortex")
+_TEST_OF = {"tes": "mep_tes", "probe": "temg_probe"}
 
 
 def describe(patient: Patient) -> dict[str, Any]:
     s, rate = patient.scenario, patient.rate_hz
-
-    def end(e: object) -> int | None:
-        until = getattr(e, "until_s", None)
-        return None if until is None else round(until * rate)
-
-    changes: list[dict[str, Any]] = []
-    for e in s.events:
-        base = {
-            "kind": type(e).__struct_config__.tag,
-            "onset_sample": Scenario.sample(e, rate),
-            "until_sample": end(e),
-            "note": e.note,
-        }
-        if isinstance(e, Loss):
-            tests = [f"ssep_{n}" for n in e.nerves] + (["mep_tes"] if e.muscles else [])
-            fallen = {
-                f"ssep_{n}": [
-                    d
-                    for stage, ds in DERIVATIONS[f"ssep_{n}"].items()
-                    if _ORDER.index(stage) >= _ORDER.index(e.stage)
-                    for d in ds
-                ]
-                for n in e.nerves
-            }
-            if e.muscles:
-                fallen["mep_tes"] = list(e.muscles)
-            changes.append(
-                base
-                | {
-                    "patient": True,
-                    "cause": e.cause,
-                    "side": e.side,
-                    "level": e.level,
-                    "stage": e.stage,
-                    "ratio": e.ratio,
-                    "tests": tests,
-                    "derivations": fallen,
-                    "full_sample": base["onset_sample"] + round(e.ramp_s * rate),
-                }
-            )
-        elif isinstance(e, Fade):
-            changes.append(
-                base
-                | {
-                    "patient": True,
-                    "cause": "systemic",
-                    "side": "both",
-                    "ratio": e.ratio,
-                    "tests": [*DERIVATIONS, "mep_tes"],
-                }
-            )
-        elif isinstance(e, LeadOff):
-            target = s.device.outputs[e.output]
-            test = {"tes": "mep_tes", "probe": "temg_probe"}.get(target, f"ssep_{target}")
-            changes.append(base | {"patient": False, "cause": "technical", "output": e.output, "tests": [test]})
-        elif isinstance(e, ElectrodeFault):
-            changes.append(
-                base | {"patient": False, "cause": "technical", "electrodes": list(e.electrodes), "state": e.state}
-            )
-        else:
-            changes.append(base | {"patient": False, "cause": "technical", "event": msgspec.to_builtins(e)})
     made_of = {"recordings": patient.recordings.truth()} if patient.recordings is not None else {}
     return made_of | {
         "scenario": s.name,
@@ -99,11 +53,74 @@ def describe(patient: Patient) -> dict[str, Any]:
         "rate_hz": rate,
         "inputs": patient.inputs,
         "duration_samples": round(s.scenario.duration_s * rate),
-        "changes": changes,
+        "changes": [_change(e, rate, s.device.outputs) for e in s.events],
         "responses": responses(patient),
+        "electrodes": {
+            label: {"kind": kind(label), "impedance_kohm": round(patient.impedance(i, 0) / 1000.0, 3)}
+            for i, label in enumerate(patient.names)
+        },
         "noise": msgspec.to_builtins(s.noise),
         "deliveries_seen": patient.answers.delivered,
     }
+
+
+def _change(e: Timed, rate: float, outputs: list[str]) -> dict[str, Any]:
+    """One event: when, what it takes down, and whether an alarm about the patient would be a true one."""
+    until = getattr(e, "until_s", None)
+    base: dict[str, Any] = {
+        "kind": type(e).__struct_config__.tag,
+        "onset_sample": e.sample(rate),
+        "until_sample": None if until is None else round(until * rate),
+        "note": e.note,
+    }
+    ramp = getattr(e, "ramp_s", None)
+    if ramp is not None:
+        base["full_sample"] = base["onset_sample"] + round(ramp * rate)
+    match e:
+        case Loss():
+            fallen = _down(e.nerves, e.stage) | ({"mep_tes": list(e.muscles)} if e.muscles else {})
+            more = {"cause": e.cause, "side": e.side, "level": e.level, "stage": e.stage, "ratio": e.ratio,
+                    "tests": list(fallen), "derivations": fallen}  # fmt: skip
+        case Latency():
+            late = _down(e.nerves, e.stage)
+            more = {"cause": "peripheral" if e.stage == "limb" else "focal", "stage": e.stage, "shift_ms": e.shift_ms,
+                    "tests": list(late), "derivations": late}  # fmt: skip
+        case Fade():
+            more = {"cause": "systemic", "side": "both", "ratio": e.ratio, "tests": [*DERIVATIONS, "mep_tes"]}
+        case Temperature():
+            more = {"cause": "systemic", "side": "both", "to_c": e.to_c, "tests": [*DERIVATIONS, "mep_tes"]}
+        case Relaxant():
+            more = {"cause": "systemic", "side": "both", "block": e.block, "tests": ["mep_tes", "temg_probe", "tof"]}
+        case Emg():
+            more = {"cause": "focal", "muscle": e.muscle, "pattern": e.pattern, "tests": ["emg_free"]}
+        case LeadOff() | StimGain():
+            target = outputs[e.output]
+            return base | {"patient": False, "cause": "technical", "output": e.output,
+                           "tests": [_TEST_OF.get(target, f"ssep_{target}")]}  # fmt: skip
+        case ElectrodeFault():
+            lost = {t: [d for ds in groups.values() for d in ds if set(e.electrodes) & set(_ends(d))]
+                    for t, groups in DERIVATIONS.items()}  # fmt: skip
+            lost = {t: ds for t, ds in lost.items() if ds}
+            return base | {"patient": False, "cause": "technical", "electrodes": list(e.electrodes), "state": e.state,
+                           "tests": list(lost), "derivations": lost}  # fmt: skip
+        case _:
+            return base | {"patient": False, "cause": "technical", "event": msgspec.to_builtins(e)}
+    return base | {"patient": True} | more
+
+
+def _down(nerves: list[str], stage: str) -> dict[str, list[str]]:
+    """test -> derivations that show this stage of these nerves or a later one."""
+    first = STAGES.index(stage)
+    return {
+        f"ssep_{n}": [d for s, ds in DERIVATIONS[f"ssep_{n}"].items() if STAGES.index(s) >= first for d in ds]
+        for n in nerves
+    }
+
+
+def _ends(derivation: str) -> tuple[str, str]:
+    """The two electrodes of A-B: the first minus parts them, B may end in one."""
+    plus, _, minus = derivation.partition("-")
+    return plus, minus
 
 
 def responses(patient: Patient) -> dict[str, Any]:
@@ -125,27 +142,21 @@ def responses(patient: Patient) -> dict[str, Any]:
     return out
 
 
-def noiseless(patient: Patient, name: str, derivation: str) -> Any:
+def noiseless(patient: Patient, name: str, derivation: str) -> npt.NDArray[np.float64] | None:
     """uV[sample from the pulse] of a derivation without noise or artefact; None when an electrode is not there."""
-    import numpy as np
-
-    for cut in range(1, len(derivation)):
-        a, b = derivation[:cut], derivation[cut + 1 :]
-        if derivation[cut] == "-" and a in patient.names and b in patient.names:
-            rows = (patient.names.index(a), patient.names.index(b))
-            total = np.zeros(patient.answers._n)
-            for stage in _ORDER:
-                for row, wave in patient.answers.stage_waves(name, stage, patient.answers.delay_ms(name, stage, 0)):
-                    total += wave * (1.0 if row == rows[0] else -1.0 if row == rows[1] else 0.0)
-            return total
-    return None
+    ends = _ends(derivation)
+    if not set(ends) <= set(patient.names):
+        return None
+    plus, minus = (patient.names.index(label) for label in ends)
+    total = np.zeros(patient.answers.wave_samples)
+    for stage in STAGES:
+        for row, wave in patient.answers.stage_waves(name, stage, patient.answers.delay_ms(name, stage, 0)):
+            total += wave * (1.0 if row == plus else -1.0 if row == minus else 0.0)
+    return total
 
 
-def _peaks(
-    wave: Any, rate: float, first: tuple[float, float], second: tuple[float, ...], positive_first: bool
-) -> dict[str, float]:
-    import numpy as np
-
+def _peaks(wave: npt.NDArray[np.float64], rate: float, first: tuple[float, float], second: tuple[float, ...],
+           positive_first: bool) -> dict[str, float]:  # fmt: skip
     sign = 1.0 if positive_first else -1.0
 
     def peak(window: tuple[float, ...], s: float) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -109,6 +110,18 @@ def _spread(ratios: list[float]) -> float:
     return float((sum((r - mean) ** 2 for r in ratios) / (n - 1)) ** 0.5)
 
 
+def _mean_size(readings: list[Reading]) -> Reading:
+    """The newest of several sweeps of one muscle, with the mean size of all of them."""
+    measures = []
+    for k, measure in enumerate(readings[-1].measures):
+        sizes = [r.measures[k].amplitude_uv for r in readings]
+        known = [s for s in sizes if s is not None]
+        if len(known) == len(sizes):
+            measure = msgspec.structs.replace(measure, amplitude_uv=sum(known) / len(known))
+        measures.append(measure)
+    return msgspec.structs.replace(readings[-1], measures=measures)
+
+
 def build(
     info_id: str, averages: list[AverageData], kind: BaselineKind, person: str, reason: str, sample: int,
     first_accepted: bool,
@@ -129,9 +142,13 @@ def build(
         )
         replication[label] = round(shape, 3)
         subs = [projection(s[d, lo:hi], mean[lo:hi]) for a in averages for s in a.subs_uv]
-        reading = next(r for r in last.readings if r.derivation == label)
-        present = all(r.status == "present" for a in averages for r in a.readings if r.derivation == label)
-        monitorable = present and shape >= MIN_CORRELATION and variation <= MAX_SIZE_VARIATION
+        readings = [r for a in averages for r in a.readings if r.derivation == label]
+        reading = readings[-1]
+        monitorable = all(r.status == "present" for r in readings)
+        if reading.kind == "sweep":  # muscle responses replicate by being there; their shape and size vary by nature
+            reading = _mean_size(readings)
+        else:
+            monitorable = monitorable and shape >= MIN_CORRELATION and variation <= MAX_SIZE_VARIATION
         references[label] = Reference(label, mean, _spread(subs), reading, monitorable, (lo, hi))
     if not any(r.monitorable for r in references.values()) and kind != "other":
         names = ", ".join(f"{k} r={v:g}" for k, v in replication.items())

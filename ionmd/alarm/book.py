@@ -1,9 +1,9 @@
 """Alarms as objects: opened, confirmed, acknowledged, cleared; nothing disappears without a state.
 
 In: verdicts (patient) and conditions (equipment).  Out: the Alarm in its new state, to publish and journal, or None
-when nothing changed.  Always: acknowledging silences that instance only, it never closes the change; the same
-condition opens a new instance after it was cleared; a patient's alarm is cleared only by recovery that lasted or by
-a person with a reason.
+when nothing changed.  Always: acknowledging silences that instance as it stands, it never closes the change, and a
+change that spreads or rises is active again; the same condition opens a new instance after it was cleared; a
+patient's alarm is cleared only by recovery that lasted or by a person with a reason.
 """
 
 from __future__ import annotations
@@ -72,6 +72,9 @@ class AlarmBook:
         shown = {name: fields[name] for name in ("cause", "priority", "derivations") if name in fields}
         if all(getattr(current, name) == value for name, value in shown.items()):
             return None
+        worse = _rank(fields.get("priority", current.priority)) > _rank(current.priority)
+        if current.state == "acknowledged" and (worse or set(fields.get("derivations", ())) - set(current.derivations)):
+            fields |= {"state": "active", "acknowledged_by": ""}  # nobody has acknowledged what it has become
         return self._set(current, sample=sample, **fields)
 
     def acknowledge(self, alarm_id: str, by: str, sample: int) -> Alarm | None:
@@ -81,13 +84,14 @@ class AlarmBook:
             return None
         return self._set(current, state="acknowledged", acknowledged_by=by, sample=sample)
 
-    def clear(self, key: str, sample: int, by: str) -> Alarm | None:
-        """The condition ended (`by` says how: not confirmed, recovered, contact restored, a person's name)."""
+    def clear(self, key: str, sample: int, by: str, sentence: str = "") -> Alarm | None:
+        """The condition ended (`by` says how: not confirmed, recovered, contact restored, a person's name); `sentence`
+        takes the place of the one that no longer holds."""
         current = self.find(key)
         if current is None:
             return None
         del self._open[key]
-        return self._set(current, state="cleared", cleared_by=by, sample=sample)
+        return self._set(current, state="cleared", cleared_by=by, sample=sample, sentence=sentence or current.sentence)
 
     def technical(
         self, code: str, key: str, sample: int, sentence: str, priority: Priority, *,

@@ -27,6 +27,7 @@ class Surroundings:
     outside: dict[str, float | None] = field(default_factory=dict)  # systemic controls that avoid the level at risk
     crossing: dict[str, float | None] = field(default_factory=dict)  # other tests whose pathway crosses it
     changed: float | None = None  # share that is left of what changed
+    notes: list[str] = field(default_factory=list)  # what else was looked at; it decides nothing
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def call(around: Surroundings) -> CauseCall:
     if not around.delivered:
         return CauseCall("technical", [around.delivery_text or "the stimulus was not delivered"], "high")
     evidence.append(around.delivery_text or "stimulus delivered as set")
+    evidence += around.notes
     if around.electrode_faults:
         return CauseCall("technical", [*evidence, *around.electrode_faults], "high")
     known = {k: v for k, v in around.peripheral.items() if v is not None}

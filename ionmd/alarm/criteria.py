@@ -69,7 +69,7 @@ def classical(reading: Reading, base: Reading, rule: AlarmRule) -> list[Criterio
     """The fixed rules on one reading."""
     found: list[Criterion] = []
     now, then = measure_value(reading, rule.measure), measure_value(base, rule.measure)
-    limit = 1.0 - rule.amplitude_fall
+    limit = round(1.0 - rule.amplitude_fall, 6)
     if then and reading.status == "absent" and rule.loss:
         found.append(Criterion("loss", True, 0.0, limit, "the response is absent"))
     elif then and now is not None:
@@ -90,6 +90,23 @@ def classical(reading: Reading, base: Reading, rule: AlarmRule) -> list[Criterio
     return found
 
 
+def judge_sweep(reading: Reading, base: Reading, rule: AlarmRule, ratio: float, expected: float) -> Judged:
+    """Both rules on one derivation of a single sweep (a muscle response): by its measure, since no two sweeps of a
+    muscle have one shape.
+
+    ratio      share of the baseline's measure, 0 for an absent response
+    expected   what an independent control (train of four) predicts, 1 without evidence"""
+    fixed = classical(reading, base, rule)
+    crossed = any(c.crossed for c in fixed)
+    limit, share = round(1.0 - rule.amplitude_fall, 6), ratio / expected
+    text = f"size is {100 * share:.0f} % of baseline, limit {100 * limit:.0f} %"
+    if abs(expected - 1.0) > 0.02:
+        text += f", after drift to {100 * expected:.0f} % seen in controls"
+    corrected = Criterion("drift-corrected", not (share >= limit), round(share, 3), limit, text)
+    judgeable = reading.status != "uncertain"
+    return Judged(fixed, corrected, crossed or corrected.crossed, crossed, share, None, judgeable, limit)
+
+
 def judge(
     reading: Reading, base: Reading, rule: AlarmRule,
     sub_ratio: float, sub_se: float, expected: float, expected_se: float,
@@ -106,7 +123,7 @@ def judge(
         return Judged(fixed, corrected, fixed_crossed, fixed_crossed, None, None, False, corrected.limit or 0.5, why)
     ratio = sub_ratio / expected
     se = sqrt(sub_se**2 + (sub_ratio / expected * expected_se) ** 2) / expected
-    limit = 1.0 - rule.amplitude_fall
+    limit = round(1.0 - rule.amplitude_fall, 6)
     crossed = not (ratio >= limit) and (1.0 - ratio) > Z_FALL * se
     text = f"share of the baseline waveform is {100 * ratio:.0f} % (+-{100 * se:.0f} %), limit {100 * limit:.0f} %"
     if abs(expected - 1.0) > 0.02:

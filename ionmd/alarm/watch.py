@@ -48,6 +48,8 @@ class ChangeWatch:
     side: Side
     rate_hz: float
     confirm: int = 2
+    separate: bool = False  # every derivation is a pathway of its own (muscles of one train), judged sweep by sweep
+    sides: dict[str, Side] = field(default_factory=dict)  # of separate derivations
     _streaks: dict[str, _Streak] = field(default_factory=dict)
 
     @property
@@ -71,7 +73,7 @@ class ChangeWatch:
                 streak.crossed, streak.recovered = 0, streak.recovered + 1 if good else 0
         crossed = [label for label, judged in seen.judged.items() if judged.crossed]
         current = book.find(self.key)
-        if crossed and current is None and not self._agreed(seen.judged, crossed):
+        if crossed and current is None and not self.separate and not self._agreed(seen.judged, crossed):
             return []  # kept as a streak: the next sub-average decides
         if crossed:
             return self._crossing(seen, crossed, current, book)
@@ -79,11 +81,16 @@ class ChangeWatch:
             return []
         judgeable = any(judged.judgeable for judged in seen.judged.values())
         if current.state == "possible" and judgeable:
-            cleared = book.clear(self.key, seen.sample, "not confirmed by the next sub-average")
+            what = "train" if self.separate else "sub-average"
+            text = f"Not confirmed: {self.title or self.test} crossed once and the next {what} did not."
+            cleared = book.clear(self.key, seen.sample, f"not confirmed by the next {what}", text)
             return [cleared] if cleared else []
         names = [d for d in current.derivations if d in self._streaks]
         if names and all(self._streaks[d].recovered >= RECOVERY_SUBS for d in names):
-            cleared = book.clear(self.key, seen.sample, "recovered")
+            left = [r for d in names if d in seen.judged and (r := seen.judged[d].ratio) is not None]
+            back = f" at {100 * min(left):.0f} % of baseline" if left else ""
+            text = f"Recovered: {self.title or self.test} is back{back}."
+            cleared = book.clear(self.key, seen.sample, "recovered", text)
             return [cleared] if cleared else []
         return []
 
@@ -99,6 +106,14 @@ class ChangeWatch:
         weight = sum(1.0 / se**2 for _, se in known)
         pooled = sum(ratio / se**2 for ratio, se in known) / weight
         return not (pooled >= judged[crossed[0]].corrected_limit)
+
+    def _named(self, crossed: list[str]) -> tuple[str, Side]:
+        """What a sentence calls the response, and its side: that of the muscles when the test itself has none."""
+        if not self.separate:
+            return self.title, self.side
+        sides = {self.sides.get(d, "none") for d in crossed}
+        names = " and ".join([", ".join(crossed[:-1]), crossed[-1]] if len(crossed) > 1 else crossed)
+        return f"{self.title.partition(',')[0]} of {names}", sides.pop() if len(sides) == 1 else self.side
 
     def _crossing(
         self, seen: Observation, crossed: list[str], current: Alarm | None, book: AlarmBook
@@ -117,12 +132,15 @@ class ChangeWatch:
             priority = "medium"  # design 9: from high to medium with its reason, never to nothing
             evidence.append(seen.drift_reason)
         state = "active" if confirmed or (current is not None and current.state != "possible") else "possible"
+        if self.separate and state == "possible":
+            evidence.append("repeat the train now: the next one confirms or clears this")
         latency = next((c.value for c in criteria if c.rule == "latency" and c.crossed), None)
+        title, side = self._named(crossed)
         fields: dict[str, Any] = {
             "kind": "physiological", "priority": priority, "cause": cause.cause, "evidence": evidence,
-            "test": self.test, "derivations": crossed, "criterion": criteria, "side": self.side,
+            "test": self.test, "derivations": crossed, "criterion": criteria, "side": side,
             "change_sample": min(self._streaks[d].first_sample for d in crossed),
-            "sentence": sentence(self.title, self.side, state, worst.ratio, latency, cause.cause),
+            "sentence": sentence(title, side, state, worst.ratio, latency, cause.cause),
         }
         if current is None:
             alarm = book.possible(self.key, seen.sample, **fields)

@@ -21,14 +21,15 @@ from ionmd.analyze.start import stimulus_onset_ms
 from ionmd.analyze.table import Table, read_table
 from ionmd.catalog.expression import parse
 from ionmd.dsp import noise as noises
+from ionmd.dsp.design import design
 from ionmd.dsp.zerophase import filter_average, pad_length
 from ionmd.errors import ConfigError
-from ionmd.modality.emg import Despike, EmgStream
+from ionmd.modality.despike import Despike
+from ionmd.modality.emg import EmgStream
 from ionmd.modality.evoked import Measured, measure_average, response_window
 from ionmd.modality.motor import measure_sweep
 from ionmd.modality.tof import measure_train
 from ionmd.model import Marker
-from ionmd.runner.stream import design
 from ionmd.testdef import TestDefinition
 
 F64 = npt.NDArray[np.float64]
@@ -293,7 +294,10 @@ def _continuous(wave: Wave, table: Table, definition: TestDefinition) -> dict[st
     if rule is None:
         raise ConfigError(f"test {definition.test.id}: [emg] is missing; continuous EEG is not analysed")
     rate_hz = 1000.0 / table.dt_ms
-    despike = Despike(rule.outlier_uv, 1)
+    # the first pass learns what recurs, so that the second finds it from the start
+    scout = Despike(rule.outlier_uv, 1)
+    scout.feed(wave.mean[:, None])
+    despike = Despike(rule.outlier_uv, 1, scout.recurring)
     x = np.concatenate([despike.feed(wave.mean[:, None]), despike.finish()])[:, 0]
     sos = design(definition.filter, rate_hz)
     if len(sos):

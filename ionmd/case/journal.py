@@ -10,17 +10,15 @@ Always: a line is written only after every earlier line, and a line without its 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
-
-from ionmd.case.files import NO_SPACE, Files, same_file, write_all
 
 JOURNAL = "journal.jsonl"
 NO_HASH = "0" * 64
@@ -50,7 +48,12 @@ def canonical(value: object) -> bytes:
 def t_utc(ns: int) -> str:
     """RFC 3339 with microseconds."""
     seconds, rest = divmod(ns, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1000:06d}Z"
+    return f"{_second(seconds)}.{rest // 1000:06d}Z"
+
+
+@lru_cache(maxsize=4)  # half of what a line cost was its calendar
+def _second(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def head_of(n: int, kind: str, sample: int, ns: int, data: bytes) -> bytes:
@@ -131,12 +134,14 @@ class Scan:
 def read_lines(path: Path, scan: Scan | None = None) -> Iterator[Line]:
     """Every intact line in file order, in bounded memory; damage is noted in `scan` and skipped, never raised.
 
+    A `scan` of an earlier, intact pass is gone on with: only lines after its `good_bytes` are read.
+
     OSError when the file cannot be read.  A torn last line is no finding: it was never acknowledged.
     """
     scan = scan if scan is not None else Scan(path)
     scan.size = path.stat().st_size
     intact = True
-    for number, raw, whole in _split(path):
+    for number, raw, whole in _split(path, scan.good_bytes, scan.lines):
         if not whole:
             scan.torn_bytes = len(raw)
             break
@@ -162,10 +167,11 @@ def _break_of(line: Line, scan: Scan) -> str:
     return f"n={line.n} came, n={scan.last_n + 1} was expected: lines were removed, added or moved"
 
 
-def _split(path: Path) -> Iterator[tuple[int, bytes, bool]]:
-    """(line number from 1, bytes without newline, newline was there)."""
-    number, rest = 0, b""
+def _split(path: Path, offset: int, number: int) -> Iterator[tuple[int, bytes, bool]]:
+    """(line number from 1, bytes without newline, newline was there), from byte `offset`, after line `number`."""
+    rest = b""
     with path.open("rb") as stream:
+        stream.seek(offset)
         while chunk := stream.read(_CHUNK):
             *whole, rest = (rest + chunk).split(b"\n")
             for raw in whole:
@@ -185,91 +191,3 @@ def scan_journal(path: Path) -> Scan:
     for _ in read_lines(path, scan):
         pass
     return scan
-
-
-class JournalFile:
-    """The writing end of one journal; used by one thread.
-
-    `add` chains heads in memory, `commit` writes and syncs all that is not yet safe.  After a failed call
-    everything unsynced is kept and written again at the same offset by the next commit, through a freshly
-    opened descriptor: after a failed fsync the kernel may have dropped the pages and called them clean.
-    """
-
-    def __init__(self, files: Files, path: Path, last_n: int = 0, last_hash: str = NO_HASH, size: int = 0) -> None:
-        self.files = files
-        self.path = path
-        self.committed_n = last_n
-        self.last_hash = last_hash
-        self.offset = size  # everything before it is on disk
-        self._added_n = last_n
-        self._unsynced: list[bytes] = []
-        self._fd = -1
-
-    @property
-    def dirty(self) -> bool:
-        return bool(self._unsynced)
-
-    def add(self, n: int, head: bytes) -> None:
-        line, self.last_hash = link(head, self.last_hash)
-        self._unsynced.append(line)
-        self._added_n = n
-
-    def commit(self) -> None:
-        """Raises OSError; then nothing more than before counts as committed."""
-        if not self._unsynced:
-            return
-        data = b"".join(self._unsynced)
-        try:
-            if self._fd >= 0 and not same_file(self._fd, self.path):
-                self._restore()
-            if self._fd < 0:
-                self._open()
-            write_all(self.files, self._fd, data, self.offset)
-            self.files.fsync(self._fd)
-        except OSError as error:
-            if error.errno not in NO_SPACE:
-                self.close()
-            raise
-        self.offset += len(data)
-        self._unsynced.clear()
-        self.committed_n = self._added_n
-
-    def _open(self) -> None:
-        fd = self.files.open(self.path, os.O_RDWR | os.O_CREAT)
-        try:
-            size = os.fstat(fd).st_size
-            if size < self.offset:
-                raise OSError(5, f"{size} bytes are there, {self.offset} were written and synced", str(self.path))
-            if size > self.offset:  # leftovers of a failed write
-                self.files.ftruncate(fd, self.offset)
-            self.files.dirsync(self.path.parent)
-        except OSError:
-            os.close(fd)
-            raise
-        self._fd = fd
-
-    def _restore(self) -> None:
-        """The journal was removed or renamed under us; the open descriptor still has it: write it back."""
-        copy = self.path.with_name(self.path.name + ".tmp")
-        fd = self.files.open(copy, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-        try:
-            at = 0
-            while at < self.offset:
-                chunk = os.pread(self._fd, min(_CHUNK, self.offset - at), at)
-                if not chunk:
-                    raise OSError(5, "the removed journal cannot be read back", str(self.path))
-                write_all(self.files, fd, chunk, at)
-                at += len(chunk)
-            self.files.fsync(fd)
-            self.files.rename(copy, self.path)
-            self.files.dirsync(self.path.parent)
-        except OSError:
-            os.close(fd)
-            raise
-        os.close(self._fd)
-        self._fd = fd
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1

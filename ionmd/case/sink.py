@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from ionmd.case.journal import JournalFile
+from ionmd.case.journalfile import JournalFile
 
 BATCH_BYTES = 1 << 18  # written and synced at once; repair.CUT_LIMIT must stay above it
 

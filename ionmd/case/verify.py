@@ -10,13 +10,13 @@ import time
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ionmd.case.bdf import COUNT_OFFSET
+from ionmd.case.casestate import CaseState, Segment, read_state
 from ionmd.case.files import OsFiles
 from ionmd.case.journal import JOURNAL
 from ionmd.case.manifest import case_files, hash_file, read_manifest
-from ionmd.case.repair import CaseState, Segment, read_state, repair
+from ionmd.case.repair import repair
 from ionmd.errors import StorageError
 
 
@@ -44,13 +44,27 @@ def state_word(state: CaseState) -> str:
 
 
 def verify(case_dir: Path) -> Report:
-    """Raises StorageError when there is no journal at all."""
-    if not (case_dir / JOURNAL).is_file():
-        raise StorageError(f"{case_dir}: no {JOURNAL} is there; a case directory was expected")
+    """What cannot be read is a problem of the report, like everything else that is wrong; nothing is raised."""
+    try:
+        if not (case_dir / JOURNAL).is_file():
+            return Report(case_dir.name, "no case", problems=[
+                f"no {JOURNAL} is there: a case directory was expected (a journal that was lost comes from a backup)"
+            ])
+        return _verify(case_dir)
+    except OSError as error:
+        name = error.filename or case_dir.name
+        return Report(case_dir.name, "unreadable", problems=[
+            f"{name}: {error.strerror or error}; run as the user who owns the record, or in its group"
+        ])
+
+
+def _verify(case_dir: Path) -> Report:
     state = read_state(case_dir)
     scan = state.scan
     report = Report(case_dir.name, state_word(state), scan.last_n, scan.last_hash, kinds=dict(state.kinds))
-    report.problems += [f"{JOURNAL} {finding}" for finding in scan.findings]
+    report.problems += [str(finding) for finding in scan.findings]
+    if not scan.size:
+        report.notes.append(f"{JOURNAL} is empty: the power went before its first line was on disk")
     if scan.torn_bytes:
         word = report.notes if state.closed is None else report.problems
         word.append(f"{JOURNAL}: the last {scan.torn_bytes} bytes are a torn line (`ionmd case recover` cuts it)")
@@ -117,7 +131,11 @@ def _checksums(path: Path, segment: Segment, report: Report) -> None:
 
 
 def _manifest(case_dir: Path, state: CaseState, report: Report) -> None:
-    manifest = read_manifest(case_dir)
+    try:
+        manifest = read_manifest(case_dir)
+    except ValueError as error:
+        report.problems.append(f"manifest.json is damaged: {error}")
+        return
     if manifest is None:
         if state.closed is not None:
             report.notes.append("manifest.json is missing: the daemon stopped before it was written")
@@ -143,23 +161,15 @@ def _manifest(case_dir: Path, state: CaseState, report: Report) -> None:
 def recover(case_dir: Path, boot: str | None = None) -> list[str]:
     """Make an interrupted case readable and mark it so; what was done.  Done twice, the second time changes nothing.
 
-    The caller holds the state lock.  `boot` is the running kernel's identity (tests).  StorageError: no case."""
-    if not (case_dir / JOURNAL).is_file() and not (case_dir.is_dir() and case_dir.parent.name == "cases"):
-        raise StorageError(f"{case_dir}: no {JOURNAL} is there; a case directory was expected")
-    return list(repair(OsFiles(), case_dir, mark_ns=time.time_ns(), boot=boot).actions)
-
-
-def list_cases(state_dir: Path) -> list[dict[str, Any]]:
-    """Newest last: case_id, state, opened_utc, closed_utc, template, source."""
-    found = []
-    root = state_dir / "cases"
-    for path in sorted(root.iterdir()) if root.is_dir() else []:
-        if not (path / JOURNAL).is_file():
-            continue
-        state = read_state(path)
-        found.append({
-            "case_id": path.name, "state": state_word(state), "opened_utc": state.first_utc,
-            "closed_utc": state.last_utc if state.closed else "", "template": state.header.get("template", ""),
-            "source": state.header.get("source", ""),
-        })
-    return sorted(found, key=lambda c: str(c["opened_utc"]))
+    The caller holds the state lock.  `boot` is the running kernel's identity (tests).  StorageError: no case, or its
+    files cannot be read and written."""
+    try:
+        names = {p.name for p in case_dir.iterdir()}
+        if names and JOURNAL not in names and not any(n.startswith("raw-") for n in names):
+            raise StorageError(f"{case_dir}: neither {JOURNAL} nor raw data are there; a case directory was expected")
+        return list(repair(OsFiles(), case_dir, mark_ns=time.time_ns(), boot=boot).actions)
+    except OSError as error:
+        raise StorageError(
+            f"{error.filename or case_dir}: {error.strerror or error}; files that this user may read and write were "
+            "expected in a case directory"
+        ) from error

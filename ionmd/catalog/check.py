@@ -11,8 +11,9 @@ from collections.abc import Iterable
 
 from ionmd.catalog.expression import parse
 from ionmd.catalog.read import fail
+from ionmd.catalog.read import place as place_of
 from ionmd.errors import ConfigError
-from ionmd.testdef import AlarmRule, Filter, Template, TestDefinition
+from ionmd.testdef import AlarmRule, Filter, Template, TestDefinition, WaveShape
 
 ID = re.compile(r"[a-z][a-z0-9_]{0,47}")
 EPOCH_MS = (-2000.0, 20000.0)
@@ -37,10 +38,12 @@ class _Checker:
             raise self.wrong(key, list(window), f"start < stop, both within {within[0]:g} to {within[1]:g} ms")
 
     def unique(self, key: str, values: Iterable[object]) -> None:
+        """`key` is table.leaf of a list of tables, or the name of a list."""
         seen = set()
-        for value in values:
+        table, _, leaf = key.partition(".")
+        for i, value in enumerate(values):
             if value in seen:
-                raise self.wrong(key, value, "each only once")
+                raise self.wrong(f"{table}[{i}].{leaf}" if leaf else key, value, "each only once")
             seen.add(value)
 
     def identifier(self, key: str, value: str) -> None:
@@ -111,6 +114,10 @@ def _check_average(c: _Checker, d: TestDefinition, span: tuple[float, float]) ->
     c.number("average.sub_sweeps", a.sub_sweeps, 1, a.sweeps)
     if d.test.modality in AVERAGED and a.sub_sweeps % 2 and a.sub_sweeps == 1 and a.sweeps > 1:
         raise c.wrong("average.sub_sweeps", 1, "2 or more: halves of a sub-average are odd and even sweeps")
+    c.number("average.enough_share", a.enough_share, 0.0, 10.0)
+    c.number("average.enough_ms", a.enough_ms, 0.0, 100.0, "ms")
+    if a.stop_when_enough and not (a.enough_share > 0.0 or a.enough_ms > 0.0):
+        raise c.wrong("average.stop_when_enough", "true", "enough_share or enough_ms beside it")
     if a.reject_uv is not None:
         c.number("average.reject_uv", a.reject_uv, 1e-3, 1e6, "uV")
     if a.reject_window_ms is not None:
@@ -144,7 +151,7 @@ def _check_channels(c: _Checker, d: TestDefinition) -> None:
         try:
             parse(text)
         except ConfigError as error:
-            raise ConfigError(f"{c.file}: channels.{name}: {error}") from None
+            raise ConfigError(f"{place_of(c.file, f'channels.{name}')}: channels.{name}: {error}") from None
     c.unique("derivation.label", [x.label for x in d.derivations])
     for x in d.derivations:
         if not x.label or not x.plus or not x.minus or x.plus == x.minus:
@@ -161,6 +168,8 @@ def _check_waves(c: _Checker, d: TestDefinition, span: tuple[float, float]) -> N
                 raise c.wrong(key, name, "one of " + ", ".join(sorted(known)))
         return derivations or everywhere
 
+    for name, shape in d.shape.items():
+        _check_shape(c, f"shape.{name}", shape)
     labels: dict[str, set[str]] = {}
     for i, m in enumerate(d.marker):
         if not m.label:
@@ -168,6 +177,10 @@ def _check_waves(c: _Checker, d: TestDefinition, span: tuple[float, float]) -> N
         c.window(f"marker[{i}] {m.label}.window_ms", m.window_ms, span)
         c.number(f"marker[{i}] {m.label}.order", m.order, 0, 99)
         c.number(f"marker[{i}] {m.label}.smooth", m.smooth, 0.0, 0.5)
+        if m.shape and m.shape not in d.shape:
+            raise c.wrong(f"marker[{i}] {m.label}.shape", m.shape, "a [shape] of this file or of the catalogue")
+        if m.shape and m.order == 0:
+            raise c.wrong(f"marker[{i}] {m.label}.shape", m.shape, "an order beside it")
         if m.gap_ms is not None:
             c.window(f"marker[{i}] {m.label}.gap_ms", m.gap_ms, (0.0, 1000.0))
             if m.order == 0:
@@ -196,6 +209,17 @@ def _check_waves(c: _Checker, d: TestDefinition, span: tuple[float, float]) -> N
                     raise c.wrong(f"measure[{i}] {r.label}.{key}", name or "nothing", expected)
 
 
+def _check_shape(c: _Checker, key: str, s: WaveShape) -> None:
+    c.number(f"{key}.start_ms", s.start_ms, 0.0, 1000.0, "ms")
+    c.number(f"{key}.step_ms", s.step_ms, 0.1, 100.0, "ms")
+    c.number(f"{key}.width_ms", s.width_ms, 0.2 * s.step_ms, 4.0 * s.step_ms, "ms")
+    if not (3 <= len(s.mean) <= 500):
+        raise c.wrong(f"{key}.mean", f"{len(s.mean)} heights", "3 to 500")
+    if len(s.component) > 8 or any(len(x) != len(s.mean) for x in s.component):
+        raise c.wrong(f"{key}.component", f"{len(s.component)} rows", f"at most 8, each of {len(s.mean)} heights")
+    c.window(f"{key}.window_ms", s.window_ms, (s.start_ms, s.start_ms + s.step_ms * (len(s.mean) - 1)))
+
+
 def _check_presence(c: _Checker, d: TestDefinition, span: tuple[float, float]) -> None:
     p = d.presence
     if p.window_ms is not None:
@@ -205,6 +229,7 @@ def _check_presence(c: _Checker, d: TestDefinition, span: tuple[float, float]) -
     c.number("presence.snr_db", p.snr_db, -20.0, 60.0, "dB")
     c.number("presence.reproducibility", p.reproducibility, 0.0, 1.0)
     c.number("presence.min_uv", p.min_uv, 0.0, 1e6, "uV")
+    c.number("presence.seen_uv", p.seen_uv, 0.0, 1e6, "uV")
     c.number("presence.present_score", p.present_score, 0.5, 1.0)
     c.number("presence.absent_score", p.absent_score, 0.0, p.present_score)
 

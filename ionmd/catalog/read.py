@@ -7,6 +7,7 @@ is guessed.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import tomllib
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from ionmd.catalog.locate import line_of
 from ionmd.errors import ConfigError
 
 T = TypeVar("T")
@@ -24,8 +26,17 @@ _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 
 def fail(file: str, key: str, came: object, expected: str) -> ConfigError:
-    """The one shape of every complaint about a file."""
-    return ConfigError(f"{file}: {key}: {came} came, {expected} was expected")
+    """The one shape of every complaint about a file: where (with the line if the key stands on one), what came, what
+    was expected."""
+    return ConfigError(f"{place(file, key)}: {key}: {came} came, {expected} was expected")
+
+
+def place(file: str, key: str) -> str:
+    """The file, with the line of the key when it stands on one."""
+    line = None
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        line = line_of(Path(file).read_text(encoding="utf-8"), key)
+    return f"{file}:{line}" if line else file
 
 
 def read_toml(path: Path) -> dict[str, Any]:

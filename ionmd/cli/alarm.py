@@ -24,13 +24,22 @@ def list_(all_: bool, socket: str | None, as_json: bool, **_: object) -> None:
         show_json(page)
         return
     if page.get("paused_until_sample") is not None:
-        click.echo(f"sound is paused until sample {page['paused_until_sample']}: {clean(page.get('pause_reason', ''))}")
+        click.echo(f"sound is paused until {_when(socket, page['paused_until_sample'])}: "
+                   f"{clean(page.get('pause_reason', ''))}")  # fmt: skip
     for one in page.get("alarms", []):
         click.echo(alarm_line(one))
         for text in one.get("evidence", []):
             click.echo(f"    {clean(text)}")
     if not page.get("alarms"):
         click.echo("no alarm in the list; `ionmd status` says what is monitored")
+
+
+def _when(socket: str | None, sample: int) -> str:
+    """A sample to come, in seconds from now when the rate is known."""
+    page = ask(socket, "status", wait_s=5.0)
+    rate = float(page.get("rate_hz") or 0.0)
+    left = f" ({max(0.0, (sample - page.get('sample', 0)) / rate):.0f} s from now)" if rate > 0 else ""
+    return f"sample {sample}{left}"
 
 
 @alarm.command("ack")

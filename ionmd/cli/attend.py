@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ionmd.cli.common import WAIT_S, as_json, clean, connect, given, places, show_json
+from ionmd.errors import Refused
 
 if TYPE_CHECKING:
     from ionmd.client import Client
@@ -76,7 +77,12 @@ def attend(name: str, credential: str, function: str, take: bool, socket: str | 
     """Hold the stimulation lease until Ctrl-C.  Its id is the first line on stdout."""
     with Ended() as ended, connect(socket) as client:
         came = sign_in(client, name, credential, function)
-        result = client.call("stim.acquire", timeout_s=WAIT_S, **given({"take": take or None, "by": name}))
+        try:
+            result = client.call("stim.acquire", timeout_s=WAIT_S, **given({"take": take or None, "by": name}))
+        except Refused:
+            if came:  # who may not attend has not attended
+                client.call("person.sign_out", timeout_s=WAIT_S, name=name)
+            raise
         lease = str(result["lease"])
         if as_json:
             show_json(result)

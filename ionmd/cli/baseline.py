@@ -38,6 +38,9 @@ def list_(test: str | None, socket: str | None, as_json: bool, **_: object) -> N
     if as_json:
         show_json(page)
         return
+    if not page.get("baselines"):
+        click.echo("no baseline yet; `ionmd baseline set TEST` accepts the latest two averages")
+        return
     rows = [(b["id"], b["test"], b["kind"], "active" if b["active"] else "", "first" if b["first_accepted"] else "",
              str(b["sample"]), b["person"], b["reason"]) for b in page.get("baselines", [])]  # fmt: skip
     table(rows, ("ID", "TEST", "KIND", "", "", "SAMPLE", "PERSON", "REASON"))

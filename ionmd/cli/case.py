@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ionmd.cli.casepage import case_page, when
 from ionmd.cli.common import as_json, ask, by, case_path, clean, done, places, show_json, state_path, table
 from ionmd.cli.group import LazyGroup
 from ionmd.errors import StorageError
+
+if TYPE_CHECKING:
+    from ionmd.case.verify import Report
 
 case = LazyGroup(
     {
@@ -64,15 +68,21 @@ def close(reason: str, by: str, socket: str | None, as_json: bool, **_: object) 
 @places
 def list_(state_dir: str | None, as_json: bool, **_: object) -> None:
     """Cases in the state directory, newest last.  Needs no daemon."""
-    from ionmd.case.verify import list_cases
+    from ionmd.case.listing import list_cases
 
     found = list_cases(state_path(state_dir))
     if as_json:
         show_json({"cases": found})
         return
+    if not found:
+        click.echo(f"no case in {state_path(state_dir)}")
+        return
     keys = ("case_id", "state", "opened_utc", "closed_utc", "template", "source")
-    table([tuple(str(c.get(k, "")) for k in keys) for c in found],
-          ("CASE", "STATE", "OPENED", "CLOSED", "TEMPLATE", "SOURCE"))  # fmt: skip
+    table([tuple(when(c[k]) if k.endswith("_utc") else str(c[k]) for k in keys) for c in found],
+          ("CASE", "STATE", "OPENED (UTC)", "CLOSED (UTC)", "TEMPLATE", "SOURCE"))  # fmt: skip
+    for c in found:
+        if "problem" in c:
+            click.echo(f"{clean(c['case_id'])}: {clean(c['problem'])}", err=True)
 
 
 @case.command("show")
@@ -80,22 +90,16 @@ def list_(state_dir: str | None, as_json: bool, **_: object) -> None:
 @as_json
 @places
 def show(case_id: str, state_dir: str | None, as_json: bool, **_: object) -> None:
-    """What a case holds: lines by kind, samples, files.  Needs no daemon."""
-    from ionmd.case.verify import list_cases, verify
+    """What a case holds: tests, people, events, alarms, gaps, files.  Needs no daemon; says nothing about damage
+    (`ionmd case verify` does)."""
+    from ionmd.case.listing import show_case
 
-    path = _existing(state_dir, case_id)
-    head = next(c for c in list_cases(state_path(state_dir)) if c["case_id"] == case_id)
-    report = verify(path)
-    files = {f.name: f.stat().st_size for f in sorted(path.iterdir()) if f.is_file()}
-    page = {**head, "lines": report.lines, "kinds": report.kinds, "raw_samples": report.raw_samples,
-            "segments": report.segments, "files": files, "path": str(path)}  # fmt: skip
+    page = show_case(_existing(state_dir, case_id))
     if as_json:
         show_json(page)
         return
-    for key in ("case_id", "state", "opened_utc", "closed_utc", "template", "source", "path", "raw_samples"):
-        click.echo(f"{key:12} {clean(page[key])}")
-    table([(k, str(v)) for k, v in sorted(report.kinds.items())], ("KIND", "LINES"))
-    table([(k, str(v)) for k, v in files.items()], ("FILE", "BYTES"))
+    for line in case_page(page):
+        click.echo(line)
 
 
 @case.command("verify")
@@ -104,27 +108,36 @@ def show(case_id: str, state_dir: str | None, as_json: bool, **_: object) -> Non
 @places
 def verify_(case_ids: tuple[str, ...], state_dir: str | None, as_json: bool, **_: object) -> None:
     """Check the chain, the manifest and the raw segments; every case without an ID.  Exit code 1 for a problem."""
-    from ionmd.case.verify import list_cases, verify
+    from ionmd.case.verify import verify
 
-    paths = [_existing(state_dir, i) for i in case_ids] or [
-        state_path(state_dir) / "cases" / c["case_id"] for c in list_cases(state_path(state_dir))
-    ]
-    reports = [verify(path) for path in paths]
+    paths = [_existing(state_dir, i) for i in case_ids] or _all(state_dir)
+    reports = []
+    for path in paths:
+        report = verify(path)
+        reports.append(report)
+        if not as_json:
+            _tell(report)
     if as_json:
         show_json({"ok": all(r.ok for r in reports), "cases": [{**asdict(r), "ok": r.ok} for r in reports]})
-    else:
-        for r in reports:
-            word = "verified" if r.ok else f"{len(r.problems)} problem{'s' * (len(r.problems) != 1)}"
-            click.echo(f"{clean(r.case_id)}  {r.state}  {word}: {r.lines} lines, {r.raw_samples} samples, "
-                       f"{r.segments} segments, chain head {r.head[:16]}")  # fmt: skip
-            for text in r.notes:
-                click.echo(f"  note: {clean(text)}")
-            for text in r.problems:
-                click.echo(f"  {clean(text)}", err=True)
-        if not reports:
-            click.echo(f"no case in {state_path(state_dir)}")
+    elif not reports:
+        click.echo(f"no case in {state_path(state_dir)}")
     if not all(r.ok for r in reports):
         raise SystemExit(1)
+
+
+def _tell(report: Report) -> None:
+    count = len(report.problems)
+    word = "verified" if report.ok else f"{count} problem{'s' * (count != 1)}"
+    word = click.style(word, fg="green" if report.ok else "red", bold=not report.ok)
+    text = f"{clean(report.case_id)}  {report.state}  {word}"
+    if report.lines:
+        text += (f": {report.lines} lines, {report.raw_samples} samples, "
+                 f"{report.segments} segment{'s' * (report.segments != 1)}, chain head {report.head[:16]}")  # fmt: skip
+    click.echo(text)
+    for note in report.notes:
+        click.echo(f"  note: {clean(note)}")
+    for problem in report.problems:
+        click.echo(f"  {clean(problem)}", err=True)
 
 
 @case.command("recover")
@@ -132,32 +145,54 @@ def verify_(case_ids: tuple[str, ...], state_dir: str | None, as_json: bool, **_
 @as_json
 @places
 def recover_(case_ids: tuple[str, ...], state_dir: str | None, as_json: bool, **_: object) -> None:
-    """Make interrupted cases readable; every interrupted one without an ID.  Twice is the same as once."""
+    """Make interrupted cases readable; every one that is not closed without an ID.  Twice is the same as once."""
     from ionmd.case.lock import StateLock
-    from ionmd.case.verify import list_cases, recover
+    from ionmd.case.repair import is_closed
+    from ionmd.case.verify import recover
 
-    names = list(case_ids) or [
-        c["case_id"] for c in list_cases(state_path(state_dir)) if c["state"] not in ("closed", "recovered")
-    ]
-    paths = {name: _existing(state_dir, name) for name in names}
+    paths = [_existing(state_dir, i) for i in case_ids] or [p for p in _all(state_dir) if not is_closed(p)]
     actions: dict[str, list[str]] = {}
+    problems: dict[str, str] = {}
     if paths:
         lock = StateLock(state_path(state_dir))  # refuses while a daemon writes there
         try:
-            actions = {name: recover(path) for name, path in paths.items()}
+            for path in paths:
+                try:
+                    actions[path.name] = recover(path)
+                except (OSError, StorageError) as error:
+                    problems[path.name] = str(error)
         finally:
             lock.release()
     if as_json:
-        show_json({"cases": actions})
-        return
-    for name, did in actions.items():
+        show_json({"cases": actions, **({"problems": problems} if problems else {})})
+    for name, did in actions.items() if not as_json else ():
         click.echo(f"{clean(name)}: {'; '.join(clean(d) for d in did) or 'nothing to do'}")
-    if not actions:
+    for name, text in problems.items():
+        click.echo(f"{clean(name)}: not recovered: {clean(text)}", err=True)
+    if not paths and not as_json:
         click.echo("no interrupted case")
+    if problems:
+        raise SystemExit(1)
+
+
+def _all(state_dir: str | None) -> list[Path]:
+    """Every directory of the cases directory, whatever is in it.  StorageError when it cannot be read."""
+    root = state_path(state_dir) / "cases"
+    try:
+        return sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+    except OSError as error:
+        raise StorageError(
+            f"{root}: {error.strerror}; the cases of a state directory were expected: run as the user who owns it, "
+            "or choose another with --state-dir"
+        ) from error
 
 
 def _existing(state_dir: str | None, case_id: str) -> Path:
     path = case_path(state_dir, case_id)
-    if not path.is_dir():
+    try:
+        there = path.is_dir()
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}; run as the user who owns the record") from error
+    if not there:
         raise StorageError(f"case {case_id} came; {path} does not exist (`ionmd case list` shows what there is)")
     return path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from ionmd.cli.common import as_json, clean, places, show_json, table
@@ -85,15 +87,21 @@ def templates_show(template: str, as_json: bool, **_: object) -> None:
 @as_json
 @places
 def templates_check(files: tuple[str, ...], as_json: bool, **_: object) -> None:
-    """Check templates and test files: without names the catalogue's own.  Exit code 2 when one is wrong."""
+    """Check templates and test files: ids of templates or .toml files; without names all that ship.  Exit code 2 when
+    one is wrong."""
     from ionmd import catalog
     from ionmd.errors import ConfigError
 
     wrong: list[str] = []
-    names = list(files) or [*catalog.templates()]
+    rows: list[tuple[str, ...]] = []
+    names = list(files) or [str(f) for f in catalog.files()]
     for name in names:
         try:
-            catalog.resolve_template(name)
+            if "/" in name or name.endswith(".toml"):
+                kind, identity = catalog.check_file(name)
+            else:
+                kind, identity = "template", catalog.resolve_template(name).template.id
+            rows.append(("ok", kind, identity))
         except ConfigError as error:
             wrong.append(str(error))
     if as_json:
@@ -101,24 +109,51 @@ def templates_check(files: tuple[str, ...], as_json: bool, **_: object) -> None:
     else:
         for text in wrong:
             click.echo(f"ionmd: {clean(text)}", err=True)
-        click.echo(f"{len(names) - len(wrong)} of {len(names)} are right")
+        for row in rows:
+            click.echo("  ".join(clean(c).ljust(w) for c, w in zip(row, (2, 8, 0), strict=True)))
+        click.echo(f"{len(rows)} of {len(names)} are right")
     if wrong:
         raise SystemExit(2)
 
 
-def _tree(value: object, indent: str = "") -> None:
-    """Nested tables as indented lines."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if isinstance(inner, dict) or (isinstance(inner, list) and inner and isinstance(inner[0], dict)):
-                click.echo(f"{indent}{clean(key)}")
-                _tree(inner, indent + "  ")
-            elif inner is not None:
-                click.echo(f"{indent}{clean(key)}: {_flat(inner)}")
-    elif isinstance(value, list):
-        for item in value:
-            click.echo(indent + "- " + ", ".join(f"{k} {_flat(v)}" for k, v in item.items() if v not in (None, "", [])))
+def _tree(value: dict[str, Any], indent: str = "") -> None:
+    """Tables as indented keys, lists of tables as columns; what is empty is left out."""
+    width = max((len(k) for k, v in value.items() if _shown(v) and not _nested(v)), default=0)
+    for key, inner in value.items():
+        if not _shown(inner):
+            continue
+        if isinstance(inner, dict):
+            click.echo(f"{indent}{click.style(clean(key), bold=True)}")
+            _tree(inner, indent + "  ")
+        elif _nested(inner):
+            click.echo(f"{indent}{click.style(clean(key), bold=True)}")
+            columns = [k for k in inner[0] if any(_shown(row.get(k)) for row in inner)]
+            columns += [k for row in inner[1:] for k in row if k not in inner[0] and _shown(row[k])]
+            columns = list(dict.fromkeys(columns))
+            table([tuple(_flat(row.get(k)) for k in columns) for row in inner], tuple(columns), indent + "  ")
+        elif indent == "" and isinstance(inner, list):
+            click.echo(click.style(clean(key), bold=True))
+            for item in inner:
+                click.echo(f"  {_flat(item)}")
+        else:
+            click.echo(f"{indent}{clean(key).ljust(width)}  {_flat(inner)}")
+
+
+def _nested(value: object) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
+
+
+def _shown(value: object) -> bool:
+    return value is not None and value not in ("", [], {})
 
 
 def _flat(value: object) -> str:
-    return ", ".join(clean(v) for v in value) if isinstance(value, (list, tuple)) else clean(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, (list, tuple)):
+        if len(value) == 2 and all(isinstance(v, (int, float)) for v in value):
+            return f"{value[0]:g} to {value[1]:g}"
+        return ", ".join(_flat(v) for v in value)
+    return "" if value is None else clean(value)

@@ -89,12 +89,12 @@ def done(result: Any, as_json: bool, text: str = "") -> None:
         click.echo(f"warning: {clean(warning)}", err=True)
 
 
-def table(rows: Sequence[tuple[str, ...]], head: tuple[str, ...]) -> None:
+def table(rows: Sequence[tuple[str, ...]], head: tuple[str, ...], indent: str = "") -> None:
     """Columns as wide as they need to be; nothing is cut."""
     text = [head, *[tuple(clean(c) for c in row) for row in rows]]
     widths = [max(len(row[i]) for row in text) for i in range(len(head))]
     for row in text:
-        click.echo("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
+        click.echo((indent + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True))).rstrip())
 
 
 def lease_id(option: str | None) -> str:

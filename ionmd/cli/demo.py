@@ -6,6 +6,7 @@ Always: the case is a real record (closed and verified at the end); the daemon i
 from __future__ import annotations
 
 import queue
+import shutil
 import sys
 import tempfile
 import threading
@@ -19,10 +20,11 @@ import msgspec
 
 from ionmd.cli.common import places
 from ionmd.cli.demo_show import Seen, show, summary
-from ionmd.errors import IonmdError
+from ionmd.errors import ConfigError, IonmdError
 
 FACTOR = 20.0  # of real time, so that a person can follow
-INPUTS, RATE_HZ, BLOCK = 12, 10_000, 100  # the head, Erb's points and the popliteal pairs
+RATE_HZ, BLOCK = 10_000, 100
+MOST_INPUTS = 28  # every electrode of the template; more would only cost time
 
 
 class Feed:
@@ -55,38 +57,47 @@ class Feed:
 
 @click.command()
 @click.option("--fast", is_flag=True, help=f"As fast as it goes; without it about {FACTOR:g} times real time.")
+@click.option("--scenario", "name", default="demo", show_default=True,
+              help="Another story: a scenario with operator steps, for example real_ssep.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=None, help="Another patient of the same kind.")
 @places
-def demo(fast: bool, seed: int | None, state_dir: str | None, **_: object) -> None:
+def demo(fast: bool, name: str, seed: int | None, state_dir: str | None, **_: object) -> None:
     """A simulated case from first sample to alarm: loss on the right, recovery, a lead that falls off."""
     if state_dir is not None:
-        _case(Path(state_dir), fast, seed)
+        _case(Path(state_dir), fast, name, seed)
         return
     with tempfile.TemporaryDirectory(prefix="ionmd-demo-") as directory:
-        _case(Path(directory), fast, seed)
+        _case(Path(directory), fast, name, seed)
 
 
-def _case(state_dir: Path, fast: bool, seed: int | None) -> None:
+def _case(state_dir: Path, fast: bool, name: str, seed: int | None) -> None:
+    from firmware_sim import events, unit
     from firmware_sim import scenario as scenarios
     from ionmd.case.verify import verify
-    from ionmd.cli import demo_script
     from ionmd.config import Case, Config, Device
-    from ionmd.daemon import Daemon
+    from ionmd.daemon import Daemon, Step
     from ionmd.drivers.demo import Demo
     from ionmd.log import setup_logging
 
     setup_logging("error")
-    scenario = scenarios.load("demo")
-    loss: Any = next(e for e in scenario.events if isinstance(e, scenarios.Loss))
-    case_id = f"{demo_script.CASE}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
-    config = Config(device=Device("demo", "", INPUTS, RATE_HZ, BLOCK), case=Case(scenario.scenario.template))
+    scenario = unit.check(scenarios.load(name))
+    loss: Any = next((e for e in scenario.events if isinstance(e, events.Loss)), None)
+    if loss is None or not scenario.operator_steps:
+        raise ConfigError(f"scenario {name}: expected one with operator steps and a loss, such as demo")
+    case_id = f"{scenario.name}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
+    inputs = min(scenario.device.inputs, MOST_INPUTS)
+    config = Config(device=Device("demo", "", inputs, RATE_HZ, BLOCK), case=Case(scenario.scenario.template))
     feed = Feed(None if fast else FACTOR, RATE_HZ)
+    units: dict[str, Demo] = {}
     daemon = Daemon(
         config, state_dir, speed=None, duration_s=scenario.scenario.duration_s, on_event=feed.put,
-        make_amplifier=lambda wanted: Demo(wanted, "demo", seed),
+        make_amplifier=lambda wanted: units.setdefault("demo", Demo(wanted, name, seed)),
     )  # fmt: skip
     refused: list[str] = []
-    for step in demo_script.steps(RATE_HZ, case_id):
+    for asked in scenario.operator_steps:
+        named = {"case_id": case_id} if asked.method == "case.open" else {}
+        step = Step(asked.sample(RATE_HZ), asked.method, asked.params | named)
+
         def answered(_: object, error: Exception | None, method: str = step.method) -> None:
             if error is not None:
                 refused.append(f"{method}: {error}")
@@ -113,9 +124,13 @@ def _case(state_dir: Path, fast: bool, seed: int | None) -> None:
     click.echo()
     for line in summary(found, RATE_HZ, float(loss.at_s or 0.0), loss.side):
         click.echo(line)
+    if scenario.patient.source == "recordings":
+        of = units["demo"].device.patient.truth()["recordings"]
+        click.echo(f"signals: {of['shape']}; {of['noise']}, {of['noise_unique_s']:.1f} s used of "
+                   f"{of['noise_available_s']:.1f} s, each counted once")  # fmt: skip
     word = "verified" if report.ok else "NOT verified: " + "; ".join(report.problems)
     click.echo(f"record: {report.state}, {word}: {report.lines} journal lines, {report.raw_samples} samples of "
-               f"{INPUTS} inputs")  # fmt: skip
+               f"{inputs} inputs")  # fmt: skip
     click.echo(f"{scenario.scenario.duration_s:g} device seconds in {wall_s:.1f} s")
     if refused:
         raise IonmdError("the script was refused: " + "; ".join(refused))
@@ -128,4 +143,4 @@ def _say(line: str) -> None:
 
 
 def _live(line: str) -> None:
-    click.echo("\r\x1b[K" + line, nl=False)
+    click.echo("\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1], nl=False)

@@ -1,4 +1,4 @@
-"""What `ionmd demo` shows: events in, lines out, and a summary of what was found.
+"""What `ionmd demo` shows: the story of a case, and a summary of what was found.
 
 In: Seen, in order.  Out: lines through `say`.  Always: only what the events hold; the truth of the scenario is used in
 the summary alone, and named as such.
@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import click
-
-from ionmd.cli.draw import lines
+from ionmd.cli.story import Story
 
 Say = Callable[[str], None]
 
@@ -30,60 +28,24 @@ class Seen:
 class Found:
     """What the case had to say, kept for the summary."""
 
-    averages: int = 0
     sweep_rate_hz: dict[str, float] = field(default_factory=dict)
     alarms: list[dict[str, Any]] = field(default_factory=list)  # every state, in order
 
 
 def show(events: Iterable[Seen], rate_hz: float, say: Say, live: Say | None = None) -> Found:
     """Say what happens until the events end.  live: shows one line over the last (a terminal only)."""
-    found = Found()
+    found, story = Found(), Story(rate_hz)
     for seen in events:
-        for line in _lines(seen, rate_hz, found):
+        if seen.topic == "alarm":
+            found.alarms.append(seen.data)
+        rate = (seen.data.get("stimulus") or {}).get("rate_hz") if seen.topic == "reading" else None
+        if rate:
+            found.sweep_rate_hz[seen.data["test"]] = float(rate)
+        for line in story.tell(seen.topic, seen.data, seen.sample):
             say(line)
         if live is not None:
-            live(f"{seen.sample / rate_hz:8.1f} s  {found.averages} averages")
+            live(story.live())
     return found
-
-
-def _lines(seen: Seen, rate_hz: float, found: Found) -> list[str]:
-    seconds, data = seen.sample / rate_hz, seen.data
-    if seen.topic == "alarm":
-        found.alarms.append(data)
-        return lines("alarm", data, seconds)
-    if seen.topic == "reading":
-        rate = (data.get("stimulus") or {}).get("rate_hz")
-        if rate:
-            found.sweep_rate_hz[data["test"]] = float(rate)
-        return []
-    if seen.topic == "average":
-        if data.get("kind") != "average":
-            return []
-        found.averages += 1
-        return lines("average", data, seconds)
-    if seen.topic == "case":
-        text = _case(data)
-        return [f"{seconds:8.1f} s  {click.style(text, bold=True)}"] if text else []
-    return []
-
-
-def _case(d: dict[str, Any]) -> str:
-    """The events of a case that a person follows; the rest is in the record."""
-    from ionmd.cli.common import clean
-
-    if isinstance(d.get("event"), dict):
-        return clean(f"{d['event'].get('kind')}: {d['event'].get('text')}")
-    if isinstance(d.get("attendance"), dict):
-        return clean(f"{d['attendance']['person']['name']} attends")
-    if isinstance(d.get("episode"), dict) and d["episode"].get("entries"):
-        e = d["episode"]["entries"][-1]
-        told = f"told {', '.join(e['informed'])}: {e['words']}"
-        return clean("; ".join([told, *(e[k] for k in ("reply", "action", "outcome") if e.get(k))]))
-    if isinstance(d.get("baseline"), dict) and "id" in d["baseline"]:
-        return clean(f"baseline {d['baseline']['id']} of {d['baseline']['test']}: {d['baseline']['reason']}")
-    if d.get("state") in ("running", "closing") and "case_id" in d:
-        return clean(f"case {d['case_id']}: {d['state']}")
-    return ""
 
 
 def summary(found: Found, rate_hz: float, loss_s: float, loss_side: str) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import grp
 import importlib
 import os
+import resource
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +21,10 @@ COMPILED = (
 )  # fmt: skip
 RULES = tuple(Path(d) / "70-ionmd.rules" for d in ("/etc/udev/rules.d", "/run/udev/rules.d", "/usr/lib/udev/rules.d"))
 GROUPS = ("ionmd-view", "ionmd-operate", "ionmd-stim", "ionmd-oversee", "ionmd-admin")
+UNITS = ("ionmd.service", "ionmd.socket")
+UNIT_DIRS = tuple(Path(d) for d in ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"))
+DEFAULT_CONFIG = Path("/etc/ionmd/ionmd.toml")
+RTPRIO, LOCKED_BYTES = 50, 256 << 20
 VENDOR, PRODUCT = 0x1209, 0x0001
 
 
@@ -45,16 +51,17 @@ def doctor(socket: str | None, state_dir: str | None, as_json: bool) -> None:
     else:
         for f in found:
             word, colour = ("ok     ", "green") if f.ok else ("MISSING", "red") if f.needed else ("absent ", "yellow")
-            click.echo(f"{click.style(word, fg=colour)}  {f.what}: {clean(f.detail)}")
+            click.echo(f"{click.style(word, fg=colour)}  {f.what:<15}  {clean(f.detail)}")
             if f.fix and not f.ok:
-                click.echo(f"         fix: {f.fix}")
+                click.echo(f"{'':9}{'fix':<15}  {f.fix}")
     if bad:
         raise SystemExit(1)
 
 
 def examine(socket: str | None, state_dir: str | None) -> list[Finding]:
     checks: list[Callable[[], Finding]] = [
-        compiled, libusb, udev_rule, groups, lambda: state(state_dir), lambda: daemon(socket), device,
+        compiled, libusb, configuration, lambda: state(state_dir), lambda: space(state_dir), udev_rule, groups, units,
+        real_time, lambda: daemon(socket), device,
     ]  # fmt: skip
     return [check() for check in checks]
 
@@ -79,6 +86,57 @@ def libusb() -> Finding:
         return Finding("libusb", False, str(error), "pip install libusb-package")
     return Finding("libusb", backend is not None, "loads" if backend is not None else "no libusb-1.0 was found",
                    "pip install libusb-package")  # fmt: skip
+
+
+def configuration() -> Finding:
+    """The file that `run` takes without --config, or the defaults."""
+    from ionmd.config import load_config
+
+    if not DEFAULT_CONFIG.exists():
+        return Finding("configuration", True, f"no {DEFAULT_CONFIG}: the defaults are taken")
+    try:
+        found = load_config(DEFAULT_CONFIG)
+    except ConfigError as error:
+        return Finding("configuration", False, str(error), "correct the file as the message says (docs/config.md)")
+    return Finding("configuration", True, f"{found.source}, sha256 {found.sha256[:16]}")
+
+
+def space(option: str | None) -> Finding:
+    """Free space against what the record keeps for the journal, and for how long samples fit."""
+    from ionmd.config import Config
+
+    path = state_path(option)
+    free = shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free
+    config = Config()
+    device, reserve = config.device, config.record.reserve_mib << 20
+    hours = max(0, free - reserve) / (device.inputs * device.rate_hz * 3) / 3600
+    return Finding("disk space", free > reserve,
+                   f"{free >> 20} MiB free, {hours:.1f} h of {device.inputs} inputs at {device.rate_hz} Hz",
+                   f"make room, or put the record elsewhere (--state-dir): below {reserve >> 20} MiB samples are not "
+                   "recorded")  # fmt: skip
+
+
+def units() -> Finding:
+    there = [str(d / name) for name in UNITS for d in UNIT_DIRS if (d / name).is_file()]
+    detail = ", ".join(there) or f"{' and '.join(UNITS)} are not installed"
+    return Finding("units", len(there) >= len(UNITS), detail,
+                   "make install, then systemctl daemon-reload && systemctl enable --now ionmd.socket ionmd.service",
+                   needed=False)  # fmt: skip
+
+
+def real_time() -> Finding:
+    """Whether this user may run the streaming thread in real time and lock its memory (the unit allows it)."""
+    priority, _ = resource.getrlimit(resource.RLIMIT_RTPRIO)
+    locked, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    unlimited = resource.RLIM_INFINITY
+    may = priority in (unlimited, -1) or priority >= RTPRIO
+    may = may and (locked in (unlimited, -1) or locked >= LOCKED_BYTES)
+    shown = "without limit" if locked in (unlimited, -1) else f"{locked >> 20} MiB"
+    detail = "root may" if os.geteuid() == 0 else f"priority up to {priority}, locked memory {shown}"
+    return Finding("real time", may or os.geteuid() == 0, detail,
+                   "run it as the service (LimitRTPRIO, LimitMEMLOCK of ionmd.service); by hand: two lines in "
+                   "/etc/security/limits.d/ionmd.conf, `@ionmd - rtprio 50` and `@ionmd - memlock 1048576`",
+                   needed=False)  # fmt: skip
 
 
 def udev_rule() -> Finding:

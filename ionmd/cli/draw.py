@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ionmd.cli.common import clean
-from ionmd.cli.status import alarm_line
+from ionmd.cli.status import alarm_colour, alarm_line
 
 WIDTH = 40  # characters; two samples each
 _LEFT = (0x40, 0x04, 0x02, 0x01)  # dots of a braille cell from the bottom up
@@ -63,15 +63,15 @@ def _average(_: str, d: Mapping[str, Any]) -> list[str]:
     if not curves.size:
         return [head]
     rows = curves.reshape(len(d["derivations"]), -1)
-    up = _up(str(d.get("test", "")))
+    sign = up(str(d.get("test", "")))
     out = [click.style(head, fg="blue")]
     for name, row in zip(d["derivations"], rows, strict=False):
-        values = [up * float(v) for v in row]
+        values = [sign * float(v) for v in row]
         out.append(f"  {clean(name):>10} {waveform(values)} {max(values) - min(values):7.2f} uV")
     return out
 
 
-def _up(test: str) -> float:
+def up(test: str) -> float:
     """-1 for tests that are shown negative up."""
     from ionmd import catalog
 
@@ -94,6 +94,23 @@ def _reading(_: str, d: Mapping[str, Any]) -> list[str]:
 
 def _alarm(_: str, d: Mapping[str, Any]) -> list[str]:
     return [alarm_line(dict(d)), *(f"    {clean(e)}" for e in d.get("evidence", []))]
+
+
+def alarm_banner(d: Mapping[str, Any], seconds: float, full: bool) -> list[str]:
+    """An alarm that nobody overlooks: what it is, then its sentence; `full`: between blank lines, with its evidence."""
+    word = "CHANGE" if d.get("kind") == "physiological" else "TECHNICAL ALARM"
+    colour = alarm_colour(dict(d))
+    head = f"{clean(d.get('id', ''))} {word}, {clean(d.get('priority', ''))}, {clean(d.get('state', ''))}"
+    if d.get("state") == "cleared" and d.get("cleared_by"):
+        head += f": {clean(d['cleared_by'])}"
+    if d.get("state") == "acknowledged" and d.get("acknowledged_by"):
+        head += f" by {clean(d['acknowledged_by'])}"
+    lines = [f"{seconds:8.1f} s  " + click.style(head, fg=colour, bold=True, reverse=full)]
+    if d.get("state") != "cleared":
+        lines.append(f"{'':12}" + click.style(clean(d.get("sentence", "")), fg=colour, bold=full))
+    if not full:
+        return lines
+    return ["", *lines, *(f"{'':14}{clean(e)}" for e in d.get("evidence", [])), ""]
 
 
 def _plain(topic: str, d: Mapping[str, Any]) -> list[str]:

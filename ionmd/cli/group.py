@@ -6,6 +6,7 @@ Always: an error is one line on stderr; a traceback means a fault of the program
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import os
@@ -61,6 +62,17 @@ class LazyGroup(click.Group):
         except BrokenPipeError:  # the reader of a pipe has gone: nothing is left to tell
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(1)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 2)
+            if not near:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {' or '.join(repr(n) for n in near)}?", ctx) from None
 
     def _there(self, name: str) -> bool:
         return importlib.util.find_spec(self._verbs[name][0].partition(":")[0]) is not None

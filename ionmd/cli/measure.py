@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ionmd.cli.common import as_json, ask, by, clean, lease_id, places, show_json, table
+from ionmd.cli.common import as_json, ask, by, lease_id, places, show_json, table
+from ionmd.cli.story import threshold_line
 
 SEARCH_S = 600.0
 
@@ -26,16 +27,7 @@ def threshold(test: str, start: float | None, stop: float | None, step: float | 
     if as_json:
         show_json(answer)
         return
-    found = answer.get("result", answer)
-    if found.get("no_contact"):
-        value = "no contact: not a threshold"
-    elif found.get("not_reached"):
-        value = "not reached"
-    else:
-        value = f"{found.get('threshold_ma')} mA"
-    click.echo(f"{clean(test)}: {value} ({found.get('width_us')} us, {clean(found.get('polarity', ''))}, return "
-               f"{clean(found.get('return_electrode') or 'not named')}, {found.get('steps', 0)} deliveries, train of "
-               f"four {found.get('train_of_four_ratio', 'not measured')})")  # fmt: skip
+    click.echo(threshold_line(answer.get("result", answer)))
 
 
 @click.command()

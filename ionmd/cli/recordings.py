@@ -34,11 +34,14 @@ def chosen_test(test: str | None, test_file: str | None) -> TestDefinition:
 def recording_path(name: str, state_dir: str | None) -> Path:
     """A file or directory of this name, else the case of this id.  Raises ConfigError."""
     path = Path(name)
-    if path.exists():
-        return path
-    case = state_path(state_dir) / "cases" / name
-    if CASE_ID.fullmatch(name) and case.is_dir():
-        return case
+    try:
+        if path.exists():
+            return path
+        case = state_path(state_dir) / "cases" / name
+        if CASE_ID.fullmatch(name) and case.is_dir():
+            return case
+    except OSError as error:
+        raise ConfigError(f"{name} came; {error.filename}: {error.strerror}") from error
     raise ConfigError(f"{name} came; an existing recording or the id of a case in {state_path(state_dir)} was expected")
 
 
@@ -51,24 +54,50 @@ def _of(module: str, name: str) -> Any:
 
 @click.command()
 @click.argument("recording", metavar="FILE|CASE")
-@click.option("--test", metavar="ID", help="A test of the catalogue.")
-@click.option("--test-file", metavar="F", help="A test file.")
+@click.option("--test", metavar="ID", help="A test of the catalogue; for a file.")
+@click.option("--test-file", metavar="F", help="A test file; for a file.")
 @click.option("--json", "as_json", is_flag=True, help="NDJSON of average, reading and alarm.")
 @places
 def replay(recording: str, test: str | None, test_file: str | None, as_json: bool, state_dir: str | None,
            **_: object) -> None:  # fmt: skip
-    """A recording through the same pipeline, as fast as it goes."""
-    replay_file = _of("ionmd.replay", "replay_file")
+    """A recording, or a stored case with its own tests and requests, through the same pipeline as fast as it goes.
 
-    for topic, data, sample in replay_file(recording_path(recording, state_dir), chosen_test(test, test_file)):
-        if topic not in RESULTS:
-            continue
+    Of a case it says whether the results are those that were recorded; exit code 1 when they differ."""
+    path = recording_path(recording, state_dir)
+    if path.is_dir():
+        if test or test_file:
+            raise click.UsageError(
+                f"a case came with {'--test' if test else '--test-file'}; a case is replayed with the tests it was "
+                f"recorded with (one of its files, {path / 'raw-0001.bdf'}, can be replayed with another test)"
+            )
+        found = _of("ionmd.replay.case", "replay_case")(path)
+    else:
+        found = _of("ionmd.replay.file", "replay_file")(path, chosen_test(test, test_file))
+    outcome: dict[str, Any] | None = None
+    for topic, data, sample in found:
         plain = msgspec.to_builtins(data)
+        if topic == "replay":
+            outcome = plain
         if as_json:
             show_json({"topic": topic, "sample": sample, "data": plain})
-        else:
+        elif topic in RESULTS:
             for line in lines(topic, plain):
                 click.echo(line)
+    if outcome is not None:
+        tell_outcome(outcome)
+
+
+def tell_outcome(outcome: dict[str, Any]) -> None:
+    """The verdict on stderr; SystemExit(1) when the replay differs from the record."""
+    name, count = clean(outcome["case_id"]), outcome["results"]
+    for note in outcome.get("notes", []):
+        click.echo(f"{name}: {clean(note)}", err=True)
+    if outcome["same"]:
+        click.echo(f"{name}: {count} results, the same as recorded, up to sample {outcome['until_sample']}", err=True)
+        return
+    click.echo(f"{name}: differs from the record ({count} results are the same); first difference: "
+               f"{clean(outcome['difference'])}", err=True)  # fmt: skip
+    raise SystemExit(1)
 
 
 @click.command()

@@ -70,13 +70,21 @@ def run(config: Path | None, simulate: str | None, speed: str, duration: float |
 
 def start(config: Config, agenda: list[Step] | None, socket: str | None, state_dir: str | None, speed: str,
           duration_s: float | None) -> int:  # fmt: skip
-    from ionmd import daemon
+    from ionmd import __version__, daemon
     from ionmd.config import socket_candidates
 
+    record = state_path(state_dir or config.record.state_dir or None)
+
+    def ready(path: Path | None) -> None:
+        paced = "" if speed == "1" else f", speed {speed}"
+        where = path or "the socket it was given"
+        click.echo(f"ionmd {__version__} listens on {where} ({config.device.driver}{paced}); record in {record}; "
+                   "Ctrl-C ends it", err=True)  # fmt: skip
+
     return daemon.run(
-        config, socket_paths=socket_candidates(socket or config.service.socket or None),
-        state_dir=state_path(state_dir or config.record.state_dir or None),
+        config, socket_paths=socket_candidates(socket or config.service.socket or None), state_dir=record,
         speed=None if speed == "max" else float(speed), duration_s=duration_s, agenda=agenda,
+        on_ready=None if os.environ.get("INVOCATION_ID") else ready,  # systemd has told it
     )  # fmt: skip
 
 
@@ -93,16 +101,17 @@ def simulated(config: Config, scenario_name: str, serial: str) -> tuple[Config, 
     block = unit.block_samples or max(1, unit.rate_hz // 500)
     mains: Any = 60 if found.noise.mains_hz == 60.0 else 50
     device = Device("ionm1", serial, unit.inputs, unit.rate_hz, block, mains)
-    agenda = [Step(found.sample(s, unit.rate_hz), s.method, s.params) for s in found.operator_steps]
+    agenda = [Step(s.sample(unit.rate_hz), s.method, s.params) for s in found.operator_steps]
     return msgspec.structs.replace(config, device=device, case=Case(found.scenario.template)), agenda or None
 
 
 def beside_simulator(scenario_name: str, speed: str) -> int:
     """Start the simulator, then this command line again under its environment; the child's exit code."""
     from firmware_sim import scenario as scenarios
+    from firmware_sim import unit
     from firmware_sim.launch import Simulator
 
-    scenarios.load(scenario_name)  # a wrong scenario is told before anything starts
+    unit.check(scenarios.load(scenario_name))  # a wrong scenario is told before anything starts
     simulator = Simulator(scenario_name, speed)
     try:
         simulator.start()

@@ -8,6 +8,7 @@ from ionmd.alarm.baseline import build
 from ionmd.alarm.book import sort_for_room
 from ionmd.commands.base import Desk
 from ionmd.errors import INTERLOCK, Refused
+from ionmd.events import ActiveBaseline, AlarmOnScreen, BaselineAccepted, BaselineActivated, BaselineReviewed, Review
 from ionmd.service import results
 from ionmd.service.backend import Caller
 from ionmd.service.schema import (
@@ -26,7 +27,7 @@ def alarm_list(desk: Desk, p: AlarmList, caller: Caller) -> object:
     room = desk.room
     alarms = room.book.all() if p.all else room.book.open()
     paused = room.pause
-    return results.AlarmList(
+    return results.Alarms(
         sort_for_room(alarms), paused.until if paused is not None else None, paused.reason if paused is not None else ""
     )
 
@@ -48,7 +49,7 @@ def seen(desk: Desk, p: AlarmSeen, caller: Caller) -> object:
     room = desk.room
     if room.book.get(p.id) is None:
         raise Refused(f"alarm {p.id} is unknown", INTERLOCK)
-    room.bus.emit("case", {"seen": p.id, "person": desk.person(caller, p.by)}, kind="seen")
+    room.bus.emit("case", AlarmOnScreen(seen=p.id, person=desk.person(caller, p.by)), kind="seen")
     return {"id": p.id}
 
 
@@ -80,13 +81,13 @@ def baseline_set(desk: Desk, p: BaselineSet, caller: Caller) -> object:
     state.baselines[baseline_id] = baseline
     state.first_baseline = state.first_baseline or baseline_id
     room.activate_baseline(state, baseline_id)
-    room.bus.emit("case", {"baseline": baseline.info}, kind="baseline")
+    room.bus.emit("case", BaselineAccepted(baseline=baseline.info), kind="baseline")
     return {"id": baseline_id, "warnings": warnings}
 
 
 def baseline_list(desk: Desk, p: BaselineList, caller: Caller) -> object:
     states = [desk.room.test(p.test)] if p.test else list(desk.room.tests.values())
-    return results.BaselineList([
+    return results.Baselines([
         msgspec.structs.replace(b.info, active=b.info.id == s.active_baseline)
         for s in states for b in s.baselines.values()
     ])
@@ -98,8 +99,9 @@ def baseline_activate(desk: Desk, p: BaselineActivate, caller: Caller) -> object
     for state in room.tests.values():
         if p.baseline in state.baselines:
             room.activate_baseline(state, p.baseline)
-            data = {"active": p.baseline, "test": state.id, "reason": p.reason, "person": desk.person(caller, p.by)}
-            room.bus.emit("case", {"baseline": data}, kind="baseline")
+            person = desk.person(caller, p.by)
+            data = ActiveBaseline(active=p.baseline, test=state.id, reason=p.reason, person=person)
+            room.bus.emit("case", BaselineActivated(baseline=data), kind="baseline")
             return {"id": p.baseline}
     raise Refused(f"baseline {p.baseline} is unknown", INTERLOCK)
 
@@ -109,6 +111,6 @@ def baseline_review(desk: Desk, p: BaselineReview, caller: Caller) -> object:
     room.need_case()
     if not any(p.baseline in s.baselines for s in room.tests.values()):
         raise Refused(f"baseline {p.baseline} is unknown", INTERLOCK)
-    data = {"baseline": p.baseline, "verdict": p.verdict, "text": p.text, "person": desk.person(caller, p.by)}
-    room.bus.emit("case", {"review": data}, kind="review")
+    review = Review(baseline=p.baseline, verdict=p.verdict, text=p.text, person=desk.person(caller, p.by))
+    room.bus.emit("case", BaselineReviewed(review=review), kind="review")
     return {"id": p.baseline}

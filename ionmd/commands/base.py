@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ionmd.errors import IonmdError
+from ionmd.model import DeviceStatus
 from ionmd.room.room import Room
 from ionmd.service.backend import Caller
 
@@ -18,12 +19,16 @@ from ionmd.service.backend import Caller
 class CaseStore(Protocol):
     """The case part of the recorder that requests need."""
 
-    def open_case(self, case_id: str, header: dict[str, Any], resume: bool) -> int:
+    def open_case(self, case_id: str, header: dict[str, Any], resume: object | None) -> int:
         """Start (or resume) the record; the first case sample of the next block."""
 
     def close_case(self, state: str) -> None: ...
 
-    def list_cases(self) -> list[dict[str, Any]]: ...
+    def prepare_resume(self, case_id: str, done: Callable[[object, IonmdError | None], None]) -> None:
+        """Repair and read a case on another thread; `done` gets what open_case takes as `resume`, on any thread."""
+
+    def list_cases(self, done: Callable[[list[dict[str, Any]], IonmdError | None], None]) -> None:
+        """Read on another thread; `done` is called on any thread."""
 
     def path(self, case_id: str) -> str: ...
 
@@ -41,9 +46,14 @@ class Desk:
     version: str = ""
     boot_id: str = ""
     speed: str = "1"
+    template: str = "cervical"  # of a case that names none
+    live_device: Callable[[], DeviceStatus] | None = None  # the counters of now; None: those of the last event
 
     def recording(self) -> dict[str, Any]:
         return self.store.recording()
+
+    def device(self) -> DeviceStatus:
+        return self.live_device() if self.live_device is not None else self.room.device
 
     def person(self, caller: Caller, by: str = "") -> str:
         return self.room.people.who(caller.uid, by or None)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ionmd.commands.base import Desk
 from ionmd.errors import INTERLOCK, Refused
-from ionmd.model import Person
-from ionmd.room.people import EpisodeEntry
+from ionmd.events import Attended, Message, Noted, Told
+from ionmd.model import EpisodeEntry, Person
 from ionmd.service.backend import Caller
 from ionmd.service.schema import EpisodeAdd, EventAdd, MessageSend, SignIn, SignOut
 
@@ -13,7 +13,7 @@ from ionmd.service.schema import EpisodeAdd, EventAdd, MessageSend, SignIn, Sign
 def sign_in(desk: Desk, p: SignIn, caller: Caller) -> object:
     room = desk.room
     attendance = room.people.sign_in(Person(p.name, p.credential, p.function), caller.uid, room.now)
-    room.bus.emit("case", {"attendance": attendance}, kind="attendance")
+    room.bus.emit("case", Attended(attendance=attendance), kind="attendance")
     return {"id": p.name}
 
 
@@ -23,7 +23,7 @@ def sign_out(desk: Desk, p: SignOut, caller: Caller) -> object:
     holder = room.stimulation.lease.holder
     if holder is not None and holder.person == p.name:
         room.stimulation.lost(f"{p.name} signed out")
-    room.bus.emit("case", {"attendance": attendance}, kind="attendance")
+    room.bus.emit("case", Attended(attendance=attendance), kind="attendance")
     return {"id": p.name}
 
 
@@ -32,7 +32,7 @@ def event_add(desk: Desk, p: EventAdd, caller: Caller) -> object:
     room.need_case()
     at = room.now if p.at_sample is None else p.at_sample
     event = room.people.add_event(p.kind, p.text, at, room.now, desk.person(caller, p.by))
-    room.bus.emit("case", {"event": event}, kind="event")
+    room.bus.emit("case", Noted(event=event), kind="event")
     return {"id": event.id}
 
 
@@ -50,7 +50,7 @@ def episode_add(desk: Desk, p: EpisodeAdd, caller: Caller) -> object:
         room.now, desk.person(caller, p.by), list(p.informed), p.words, p.reply, p.action, p.outcome
     )
     episode = room.people.add_entry(episode_id or None, entry)
-    room.bus.emit("case", {"episode": episode}, kind="episode")
+    room.bus.emit("case", Told(episode=episode), kind="episode")
     return {"id": episode.id}
 
 
@@ -60,5 +60,7 @@ def episode_list(desk: Desk, p: object, caller: Caller) -> object:
 
 def message_send(desk: Desk, p: MessageSend, caller: Caller) -> object:
     room = desk.room
-    message = {"text": p.text, "to": p.to, "person": desk.person(caller, p.by)}
-    return {"id": f"M{room.bus.emit('message', message)}"}
+    room.people.messages += 1
+    message = Message(id=f"M{room.people.messages}", text=p.text, to=p.to, person=desk.person(caller, p.by))
+    room.bus.emit("message", message)
+    return {"id": message["id"]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from ionmd.alarm.book import sort_for_room
 from ionmd.commands.base import Desk
 from ionmd.model import Reading
@@ -19,17 +21,15 @@ def test_state(desk: Desk, state: TestState) -> results.TestState:
             role = next((d.role for d in state.definition.derivations if d.label == m.derivation), "alert")
             derivations.append(results.DerivationState(m.derivation, role, m.monitored, m.why))
     alert = [d for d in derivations if d.role == "alert"]
-    monitored = state.running and any(d.monitored for d in alert)
-    why = "" if monitored else next((d.reason for d in alert if d.reason), "test not running")
-    last = room.monitoring.last_valid(state.id)
+    last = room.monitoring.last_valid(state.id, state.alert_labels)
+    monitored = state.running and last is not None and any(d.monitored for d in alert)
+    otherwise = "no valid reading yet" if state.running else "test not running"
+    why = "" if monitored else next((d.reason for d in alert if d.reason), otherwise)
     run, stimulus = state.run, state.definition.stimulus
-    settings: dict[str, object] = {}
-    if stimulus is not None:
-        settings = {
-            "output": stimulus.output, "amplitude": stimulus.amplitude, "unit": stimulus.unit,
-            "width_us": stimulus.width_us, "polarity": stimulus.polarity, "pulses": stimulus.pulses,
-            "rate_hz": round(state.own_rate_hz, 4) if state.own_rate_hz else stimulus.rate_hz,
-        }
+    settings = None if stimulus is None else results.TestSettings(
+        stimulus.output, stimulus.amplitude, stimulus.unit, stimulus.width_us, stimulus.polarity, stimulus.pulses,
+        round(state.own_rate_hz, 4) if state.own_rate_hz else stimulus.rate_hz,
+    )
     newest = state.readings[-1] if state.readings else None
     return results.TestState(
         state.id, "running" if state.running else "idle", monitored, why, newest.sweeps if newest else 0,
@@ -47,27 +47,33 @@ def stim_status(desk: Desk, p: object, caller: Caller) -> results.StimStatus:
         running = [s for s in room.tests.values() if s.running and s.output is o]
         armed = room.stimulation.manual is not None and room.stimulation.manual.output is o
         failed = room.deliveries.failing(o.jack)
-        state = "not delivered" if failed else "armed" if armed else "stimulating" if running else "off"
+        state = "not delivered" if failed else "armed" if armed else "off"
+        if state == "off" and running:
+            cycling = room.stimulation.schedule.cycle.period > 0
+            state = "ready" if holder is not None else "stopped"  # on demand: ready to be armed and fired
+            if any(s.continuous for s in running):
+                state = "stimulating" if cycling and any(not s.suspended for s in running) else "stopped"
         outputs.append(results.OutputState(o.name, o.kind, o.site, state, failed))
     mine = holder is not None and holder.uid == caller.uid
     return results.StimStatus(
-        room.device.stim_state, outputs, room.stimulation.lease.id if mine else None, holder.uid if holder else None,
+        desk.device().stim_state, outputs, room.stimulation.lease.id if mine else None, holder.uid if holder else None,
         holder.person if holder else "", "cautery" if room.technical.cautery else "", room.deliveries.latched,
     )
 
 
 def status(desk: Desk, p: object, caller: Caller) -> results.DaemonStatus:
     room = desk.room
-    paused: list[dict[str, object]] = []
+    paused = []
     if room.pause is not None:
-        paused.append({"what": "alarms", "cause": room.pause.reason, "until_sample": room.pause.until})
+        paused.append(results.Pause("alarms", room.pause.reason, room.pause.until))
     if room.technical.cautery:
-        paused.append({"what": "averaging and stimulation", "cause": "cautery"})
+        paused.append(results.Pause("averaging and stimulation", "cautery"))
+    recording = msgspec.convert(desk.recording(), results.Recording)
     return results.DaemonStatus(
-        f"ionmd {desk.version}", room.source, room.case.id if room.case else None, room.now, room.rate_hz, room.device,
-        stim_status(desk, p, caller), [test_state(desk, s) for s in room.tests.values()],
+        f"ionmd {desk.version}", room.source, room.case.id if room.case else None, room.now, room.rate_hz,
+        desk.device(), stim_status(desk, p, caller), [test_state(desk, s) for s in room.tests.values()],
         sort_for_room(room.book.open()), [a.person for a in room.people.present()], room.people.step,
-        desk.recording(), 0, paused, desk.speed,
+        recording, recording.journal_lines - recording.journal_pending if room.case else 0, paused, desk.speed,
     )
 
 
@@ -80,7 +86,7 @@ def snapshot(desk: Desk, p: object, caller: Caller) -> results.Snapshot:
     baselines = [b.info for s in room.tests.values() for b in s.baselines.values()]
     return results.Snapshot(
         status(desk, p, caller), list(room.electrodes.values()), list(latest.values()), baselines,
-        list(room.people.episodes.values()),  # type: ignore[arg-type]
+        list(room.people.episodes.values()),
     )
 
 

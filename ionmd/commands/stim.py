@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 from ionmd.commands.base import Desk, Later
 from ionmd.drivers.base import ArmToken
 from ionmd.errors import INTERLOCK, LIMIT, IonmdError, Refused
-from ionmd.room.stimulation import MANUAL_SLOT, ManualArm
+from ionmd.events import DeliveryArmed, LeaseGiven
+from ionmd.room.outside import happened
+from ionmd.room.stimulation import MANUAL_SLOT, ManualArm, unlike
 from ionmd.service.backend import Caller
 from ionmd.service.schema import (
     ImpedanceMeasure,
@@ -21,23 +21,25 @@ from ionmd.service.schema import (
 )
 from ionmd.stim.delivery import build
 from ionmd.stim.lease import Holder
-from ionmd.stim.limits import BY_NAME, check_sequence, needs_confirmation
+from ionmd.stim.limits import BY_NAME, check_sequence, check_setting, needs_confirmation, refuse
 from ionmd.testdef import Stimulus
 from ionmd.timers import ARM_TTL_MS, LEASE_KEEPALIVE_MS
 from ionmd.units import ma_to_ua, ms_to_samples, v_to_mv
+
+RATE_MIN_HZ = 0.01
 
 
 def acquire(desk: Desk, p: StimAcquire, caller: Caller) -> object:
     room = desk.room
     person = desk.person(caller, p.by)
     holder = Holder(caller.connection_id, caller.uid, person)
-    lease = room.stimulation.lease.acquire(holder, time.monotonic(), p.take)
-    room.bus.emit("stim", {"state": "lease", "holder": person, "taken": p.take})
+    lease = room.stimulation.acquire(holder, p.take)
+    room.bus.emit("stim", LeaseGiven(state="lease", holder=person, taken=p.take))
     return {"lease": lease, "keepalive_ms": LEASE_KEEPALIVE_MS}
 
 
 def keepalive(desk: Desk, p: StimLease, caller: Caller) -> object:
-    desk.room.stimulation.lease.keep_alive(p.lease, caller.connection_id, time.monotonic())
+    desk.room.stimulation.lease.keep_alive(p.lease, caller.connection_id, desk.room.clock_s())
     return {"lease": p.lease, "sample": desk.room.now}
 
 
@@ -45,7 +47,7 @@ def release(desk: Desk, p: StimRelease, caller: Caller) -> object:
     room = desk.room
     room.stimulation.lease.present(p.lease, caller.uid)
     room.stimulation.lost("the lease was released")
-    return {"id": p.lease}
+    return {}
 
 
 def arm(desk: Desk, p: StimArm, caller: Caller) -> object:
@@ -63,22 +65,26 @@ def arm(desk: Desk, p: StimArm, caller: Caller) -> object:
     amplitude = p.amplitude_v if volts else p.amplitude_ma
     if amplitude is None:
         raise Refused(f"output {p.output} needs {'amplitude_v' if volts else 'amplitude_ma'}", LIMIT)
+    limits = BY_NAME[output.kind]
+    check_setting(amplitude, p.width_us, p.count, p.interval_ms, limits)
     stimulus = Stimulus(
         output.name, unit="V" if volts else "mA", amplitude=amplitude, width_us=p.width_us, polarity=p.polarity,
         pulses=p.count, interval_ms=p.interval_ms or 0.0,
     )
     limits = BY_NAME[output.kind]
-    sequence = build(stimulus, output.jack, amplitude)
+    _need_no_search(desk)
+    running = room.stimulation.test_of(output)
+    sequence = build(stimulus, output.jack, amplitude, running.definition.trigger.zero if running else "first pulse")
     check_sequence(sequence, limits, room.stimulation.ceiling(output))
-    if p.rate_hz is not None and not (0.0 < p.rate_hz * p.count * 60.0 <= limits.pulses_per_min):
-        raise Refused(
-            f"rate {p.rate_hz:g}/s x {p.count} pulses came, at most {limits.pulses_per_min / 60:g} pulses/s may be",
-            LIMIT,
-        )
+    if p.rate_hz is not None and not (RATE_MIN_HZ <= p.rate_hz <= limits.pulses_per_min / 60.0 / p.count):
+        refuse("rate", f"{p.rate_hz:g}", RATE_MIN_HZ, limits.pulses_per_min / 60.0 / p.count, "deliveries/s")
     value = v_to_mv(amplitude) if volts else ma_to_ua(amplitude)
     confirm = needs_confirmation(value, limits, room.deliveries.last_delivered(output.jack))
     person, later, token = desk.person(caller, p.by), Later(), room.stimulation.new_token()
     room.stimulation.manual = None
+    warnings = [confirm] if confirm else []
+    if running is not None and (differs := unlike(sequence, room.stimulation.sequence(running))):
+        warnings.append(f"not a sweep of {running.id}: {'; '.join(differs)}")
 
     def on_device(_: ArmToken | None, error: IonmdError | None) -> None:
         def finish() -> None:
@@ -89,21 +95,29 @@ def arm(desk: Desk, p: StimArm, caller: Caller) -> object:
             room.stimulation.hold(
                 ManualArm(token, output, sequence, p.site, p.rate_hz, person, confirm, expires)
             )
-            room.bus.emit("stim", {"state": "armed", "output": output.name, "site": p.site, "amplitude": amplitude,
-                                   "unit": stimulus.unit, "person": person})
+            room.bus.emit("stim", DeliveryArmed(
+                state="armed", output=output.name, site=p.site, amplitude=amplitude, unit=stimulus.unit, person=person,
+            ))
             echo = {
                 "output": output.name, "jack": output.jack, "unit": "mV" if volts else "uA",
                 "pulses": [[x.t_us, x.amplitude, x.width_us, x.biphasic] for x in sequence.pulses],
             }
             later.answer({
                 "token": token, "expires_sample": expires, "echo": echo, "confirm": bool(confirm),
-                "warnings": [confirm] if confirm else [],
+                "warnings": warnings,
             })
 
         desk.post(finish)
 
     room.control.load_and_arm(MANUAL_SLOT, sequence, ARM_TTL_MS, on_device)
     return later
+
+
+def _need_no_search(desk: Desk) -> None:
+    """A delivery by hand would be taken for an answer to the search."""
+    search = desk.room.search
+    if search is not None:
+        raise Refused(f"a threshold search of {search.state.id} is running: wait for it, or stop the test", INTERLOCK)
 
 
 def confirm(desk: Desk, p: StimConfirm, caller: Caller) -> object:
@@ -113,14 +127,13 @@ def confirm(desk: Desk, p: StimConfirm, caller: Caller) -> object:
     armed_value = abs(armed.sequence.pulses[0].amplitude)
     value = v_to_mv(p.amplitude) if armed.sequence.volts else ma_to_ua(p.amplitude)
     if value != armed_value:
-        room.stimulation.manual = None
-        room.control.off()
+        happened(room, "disarmed")
         raise Refused(
             f"{p.amplitude:g} was repeated, {armed_value / 1000:g} is armed: the token is destroyed, arm again",
             INTERLOCK,
         )
     armed.confirm = ""
-    return {"id": p.token}
+    return {"id": armed.output.name}
 
 
 def fire(desk: Desk, p: StimFire, caller: Caller) -> object:
@@ -129,12 +142,15 @@ def fire(desk: Desk, p: StimFire, caller: Caller) -> object:
     if holder is None or holder.uid != caller.uid:
         raise Refused("the stimulation lease is not yours", INTERLOCK)
     armed = room.stimulation.find(p.token)
+    _need_no_search(desk)
     if armed.confirm:
         raise Refused(f"{armed.confirm}: repeat the amplitude with stim.confirm first", INTERLOCK)
+    if armed.next_sample is not None:
+        raise Refused(f"it is being delivered {armed.rate_hz:g} times a second already: stim.off ends it", INTERLOCK)
     if room.technical.cautery:
         raise Refused("cautery is active: stimulation is paused, fire again when it ends", INTERLOCK)
-    at = room.stimulation.fire(armed, at_sample=p.at_sample)
-    return {"delivery": p.token, "at_sample": at}
+    delivery = room.stimulation.fire(armed, at_sample=p.at_sample)
+    return {"delivery": delivery.nonce, "at_sample": delivery.asked_sample}
 
 
 def reset(desk: Desk, p: StimReset, caller: Caller) -> object:
@@ -142,6 +158,8 @@ def reset(desk: Desk, p: StimReset, caller: Caller) -> object:
     room = desk.room
     room.stimulation.lease.present(p.lease, caller.uid)
     room.stimulation.need_device()
+    if not room.stimulation.tripped and not room.deliveries.latched:
+        raise Refused("nothing is latched off: no reset is needed (`ionmd stim status`)", INTERLOCK)
     later = Later()
 
     def on_device(error: IonmdError | None) -> None:

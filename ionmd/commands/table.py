@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import structlog
 
 from ionmd.commands import alarms, case, people, status, stim, tests, threshold
 from ionmd.commands.base import Desk, Later
@@ -17,6 +18,7 @@ from ionmd.errors import INTERLOCK, IonmdError, Refused
 from ionmd.service.backend import Call
 from ionmd.service.schema import METHODS
 
+log = structlog.get_logger()
 Reply = Callable[[object, Exception | None], None]
 Handler = Callable[[Desk, Any, Any], object]
 
@@ -83,13 +85,22 @@ def execute(desk: Desk, call: Call, reply: Reply) -> None:
     except ValueError as error:
         reply(None, Refused(f"{call.method}: {error}", INTERLOCK))
         return
-    if not changes:
-        reply(answer, None)
+    except Exception as error:  # a fault of ours must not leave somebody waiting for an answer
+        log.exception("request_crashed", method=call.method)
+        reply(None, IonmdError(f"{call.method} failed inside the daemon ({type(error).__name__}); see its log"))
         return
+    if not changes:
+        if isinstance(answer, Later):
+            answer.then(reply)
+        else:
+            reply(answer, None)
+        return
+
+    asked: dict[str, object] = {}
 
     def finish(value: object, error: IonmdError | None) -> None:
         if error is not None:
-            room.bus.journal("audit", _line(desk, call, sample, {"refused": str(error)}))
+            room.bus.journal("audit", _line(desk, call, sample, {"refused": str(error), **asked}))
             reply(None, error)
             return
         result: dict[str, object] = {"n": 0, "sample": sample, **(value if isinstance(value, dict) else {})}
@@ -98,9 +109,10 @@ def execute(desk: Desk, call: Call, reply: Reply) -> None:
             result["n"] = n
             reply(result, None)
 
-        room.bus.journal("request", _line(desk, call, sample, {}), durable)
+        room.bus.journal("request", _line(desk, call, sample, asked), durable)
 
-    if isinstance(answer, Later):
+    if isinstance(answer, Later):  # the journal has when it was asked and when the device had answered
+        asked["asked"] = room.bus.journal("asked", _line(desk, call, sample, {}))
         answer.then(finish)
     else:
         finish(answer, None)

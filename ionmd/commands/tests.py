@@ -6,6 +6,7 @@ import msgspec
 
 from ionmd.commands.base import Desk
 from ionmd.errors import INTERLOCK, LIMIT, Refused
+from ionmd.events import TestChanged
 from ionmd.model import Marker, Reading
 from ionmd.room.teststate import TestState, with_stimulus
 from ionmd.service.backend import Caller
@@ -53,7 +54,7 @@ def start(desk: Desk, p: TestStart, caller: Caller) -> object:
     for state in states:
         if state.continuous:
             room.stimulation.arm(state)
-        room.bus.emit("case", {"test": state.info(None), "state": "running"}, kind="test")
+        room.bus.emit("case", TestChanged(test=state.info(None), state="running"), kind="test")
     room.technical.over("stimulation.stopped", "", "stimulation was started again")
     return {"warnings": [f"{s.id} {d}: {why}" for s in states for d, why in s.missing.items()]}
 
@@ -66,7 +67,7 @@ def stop(desk: Desk, p: TestStop, caller: Caller) -> object:
     stopped = [s for s in states if s.running]
     for state in stopped:
         room.stop_test(state)
-        room.bus.emit("case", {"test": state.info(None), "state": "stopped"}, kind="test")
+        room.bus.emit("case", TestChanged(test=state.info(None), state="stopped"), kind="test")
     if any(s.continuous for s in stopped):
         room.stimulation.begin_cycle()
     return {"id": ",".join(s.id for s in stopped)}
@@ -102,14 +103,17 @@ def set_test(desk: Desk, p: TestSet, caller: Caller) -> object:
         state.definition = before
         raise
     if state.running:
-        excluded = dict(state.excluded)
+        excluded, stopped = dict(state.excluded), state.suspended
         room.deliveries.ledger.cancel(state.id)
         room.start_test(state)
         state.excluded = excluded
         if changes and state.continuous:
             room.stimulation.begin_cycle()
             room.stimulation.arm(state)
-    room.bus.emit("case", {"test": state.info(None), "state": "changed"}, kind="test")
+        elif stopped:  # another setting starts no stimulation
+            state.suspended = stopped
+            room.monitoring.block(state.id, "stimulation stopped", f"stimulation stopped: {stopped}", room.now)
+    room.bus.emit("case", TestChanged(test=state.info(None), state="changed"), kind="test")
     return {"id": state.id}
 
 
@@ -193,7 +197,6 @@ def exclude(desk: Desk, p: DerivationChange, caller: Caller) -> object:
         state.run.excluded.add(p.derivation)
     why = f"excluded by {desk.person(caller, p.by)}: {p.reason}"
     room.monitoring.block(state.id, "excluded", why, room.now, p.derivation)
-    room.bus.emit("quality", {"test": state.id, "derivation": p.derivation, "monitored": False, "why": why})
     return {"id": f"{state.id}/{p.derivation}"}
 
 
@@ -203,7 +206,6 @@ def include(desk: Desk, p: DerivationChange, caller: Caller) -> object:
     if state.run is not None:
         state.run.excluded.discard(p.derivation)
     room.monitoring.unblock(state.id, "excluded", room.now, p.derivation)
-    room.bus.emit("quality", {"test": state.id, "derivation": p.derivation, "monitored": True, "why": p.reason})
     return {"id": f"{state.id}/{p.derivation}"}
 
 

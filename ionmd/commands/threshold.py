@@ -5,6 +5,8 @@ The search is decided on the pipeline thread by the readings of each delivery; a
 
 from __future__ import annotations
 
+import msgspec
+
 from ionmd.commands.base import Desk, Later
 from ionmd.errors import INTERLOCK, LIMIT, Refused
 from ionmd.room.threshold import Search
@@ -28,10 +30,11 @@ def run(desk: Desk, p: ThresholdRun, caller: Caller) -> object:
     if room.search is not None:
         raise Refused(f"a threshold search of {room.search.state.id} is running", INTERLOCK)
     later = Later()
-    search = Search(
-        room, state, p.start or spec.start, p.stop or spec.stop, p.step or spec.step, spec.criterion_uv, spec.repeats,
-        lambda result: later.answer({"id": state.id, "result": result}),
+    wanted = msgspec.structs.replace(
+        spec, start=p.start or spec.start, stop=p.stop or spec.stop, step=p.step or spec.step
     )
+    search = Search(room, state, wanted, lambda result: later.answer({"id": state.id, "result": result}))
+    room.stimulation.manual = None  # nothing fires by hand while it runs
     search.next()
     room.search = search
     return later

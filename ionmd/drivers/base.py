@@ -85,6 +85,14 @@ class ArmToken:
     expires_sample: int
 
 
+@dataclass(frozen=True)
+class Remembered:
+    """What a stimulator still knows of an earlier host: why it is latched (0: it is not), the greatest nonce."""
+
+    trip_reason: int = 0
+    nonce: int = 0
+
+
 @dataclass
 class ReadStats:
     """Counters of one connection; a frozen copy goes out by `stats()`."""
@@ -134,6 +142,9 @@ class Amplifier(ABC):
     @abstractmethod
     def close(self) -> None: ...
 
+    def reset(self) -> None:  # noqa: B027 - most drivers have nothing to reset
+        """Last resort for a device that is there and gives nothing, before `close` and `open`.  Never raises."""
+
     @abstractmethod
     def fileno(self) -> int:
         """A descriptor that is readable when read_into may give samples (an eventfd); -1: always poll."""
@@ -153,6 +164,10 @@ class Amplifier(ABC):
 class Stimulator(ABC):
     """Range-checked requests to a stimulator; raw bytes never pass through.  All raise DeviceRefused with the
     firmware's reason, or DeviceGone."""
+
+    def remembered(self) -> Remembered:
+        """As it was when the device was opened."""
+        return Remembered()
 
     @abstractmethod
     def load(self, slot: int, sequence: Sequence) -> None:
@@ -176,7 +191,8 @@ class Stimulator(ABC):
     def abort(self, output: int) -> None: ...
 
     @abstractmethod
-    def reset(self, reason: int) -> None: ...
+    def reset(self, reason: int) -> None:
+        """Leave the latched state; nothing to do when the device is not latched (it lost its power since)."""
 
     @abstractmethod
     def impedance(self, inputs: tuple[int, ...]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import struct
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,18 @@ class Demo(Amplifier, Ep0):
         self._stimulator: Ep0Stimulator | None = None
         self._lsb: list[float] = []
         self._session = self._starts = 0
+        self._lock = threading.Lock()  # the firmware runs without the GIL; requests come from the control thread
         self._streaming = False
 
     @property
     def device(self) -> Any:
-        """The SimDevice, for tests that make something go wrong."""
+        """The SimDevice, for whoever looks at it while nothing runs."""
         return self._device
+
+    def inject(self, kind: str, at: int | None = None, **params: object) -> None:
+        """Make something go wrong (docs/simulator.md), now or at a device sample."""
+        with self._lock:
+            self._device.inject(kind, at, **params)
 
     def open(self, serial: str | None = None) -> Identity:
         from firmware_sim.unit import build
@@ -95,10 +102,11 @@ class Demo(Amplifier, Ep0):
     def _pump(self) -> bool:
         """Let the device run until it has a block for us; False when it waits for our heartbeat."""
         assert self._decoder is not None  # noqa: S101 - read_into has checked it
-        if (transfer := self._device.take()) is not None:  # one at a time: the ring never fills
-            self._decoder.feed(transfer)
-            return True
-        return bool(self._device.step())
+        with self._lock:
+            if (transfer := self._device.take()) is None:  # one at a time: the ring never fills
+                return bool(self._device.step())
+        self._decoder.feed(transfer)
+        return True
 
     def stop(self) -> None:
         if self._streaming:
@@ -134,11 +142,14 @@ class Demo(Amplifier, Ep0):
 
     def transfer_in(self, request: int, value: int, length: int, interface: int | None) -> bytes | None:
         kind = 0xC0 if interface is None else 0xC1
-        status, data = self._device.control(struct.pack("<BBHHH", kind, request, value, interface or 0, length))
+        setup = struct.pack("<BBHHH", kind, request, value, interface or 0, length)
+        with self._lock:
+            status, data = self._device.control(setup)
         return bytes(data) if status >= 0 else None
 
     def transfer_out(self, request: int, value: int, data: bytes, interface: int | None) -> bool:
         kind = 0x40 if interface is None else 0x41
         setup = struct.pack("<BBHHH", kind, request, value, interface or 0, len(data))
-        status, _ = self._device.control(setup, data)
+        with self._lock:
+            status, _ = self._device.control(setup, data)
         return bool(status >= 0)

@@ -13,8 +13,9 @@ import zlib
 from abc import ABC, abstractmethod
 
 from ionmd.decode.ionm1 import reason_name
-from ionmd.drivers.base import ArmToken, DeviceConfig, Identity, InputInfo, Sequence, Stimulator
+from ionmd.drivers.base import ArmToken, DeviceConfig, Identity, InputInfo, Remembered, Sequence, Stimulator
 from ionmd.errors import DeviceError, DeviceRefused
+from ionmd.model import StimState
 
 GET_IDENTITY, GET_STATUS, GET_INPUTS = 0x01, 0x02, 0x03
 STREAM, SET_CONFIG, GET_CONFIG, IMPEDANCE, HEARTBEAT = 0x10, 0x11, 0x12, 0x30, 0x40
@@ -128,17 +129,29 @@ class Ep0(ABC):
                 f"the device applied another configuration ({len(applied)} bytes) than was sent ({len(wanted)})"
             )
 
+    def remembered(self) -> tuple[Remembered, int]:
+        """What GET_STATUS (5.2) says of an earlier host, and the greatest heartbeat counter that it accepted."""
+        raw = self.ask(GET_STATUS, 0, 48)
+        if len(raw) != 48:
+            raise DeviceError(f"a status of {len(raw)} bytes came, 48 were expected")
+        return Remembered(raw[1], struct.unpack_from("<I", raw, 44)[0]), struct.unpack_from("<I", raw, 28)[0]
+
     def stream(self, on: bool, session: int = 0) -> None:
         self.tell(STREAM, int(on), struct.pack("<I", session) if on else b"", ACQUISITION)
 
 
 class Ep0Stimulator(Stimulator):
-    """The stimulator interface over an Ep0."""
+    """The stimulator interface over an Ep0.  The device outlives this program: it takes only heartbeat counters and
+    nonces above the last ones it accepted, perhaps from a host that is gone."""
 
     def __init__(self, ep0: Ep0, boot_id: int) -> None:
         self._ep0 = ep0
         self._boot_id = boot_id
+        self._remembered, self._counted = ep0.remembered()
         self._loaded: dict[int, int] = {}  # slot -> CRC of what it holds
+
+    def remembered(self) -> Remembered:
+        return self._remembered
 
     def load(self, slot: int, sequence: Sequence) -> None:
         data = pack_sequence(sequence)
@@ -164,7 +177,9 @@ class Ep0Stimulator(Stimulator):
         self._ep0.tell(STIM_FIRE, token.slot, struct.pack("<IIQ", token.token, nonce, at_sample), STIMULATOR)
 
     def heartbeat(self, counter: int, processed_sample: int, progress: int) -> None:
-        body = struct.pack("<IIQI", counter, progress & 0xFFFFFFFF, processed_sample, self._boot_id)
+        body = struct.pack(
+            "<IIQI", self._counted + counter, progress & 0xFFFFFFFF, processed_sample, self._boot_id
+        )
         self._ep0.tell(HEARTBEAT, 0, _sealed(body), STIMULATOR)
 
     def off(self) -> None:
@@ -180,6 +195,8 @@ class Ep0Stimulator(Stimulator):
         self._ep0.tell(STIM_ABORT, output, b"", STIMULATOR)
 
     def reset(self, reason: int) -> None:
+        if self._ep0.ask(STIM_STATE, 0, 32, STIMULATOR)[:1] != bytes([StimState.TRIPPED]):
+            return
         self._ep0.tell(STIM_RESET, 0, struct.pack("<B", reason), STIMULATOR)
 
     def impedance(self, inputs: tuple[int, ...]) -> None:

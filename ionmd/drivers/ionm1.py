@@ -11,17 +11,17 @@ from __future__ import annotations
 import contextlib
 import math
 import secrets
-import struct
 import threading
 from collections import Counter
+from collections.abc import Iterator
 
 from ionmd.decode.ionm1 import MAX_BLOCK_BYTES, Ionm1Decoder, block_bytes
-from ionmd.drivers.base import Amplifier, ArmToken, DeviceConfig, Identity, ReadStats, Stimulator
-from ionmd.drivers.ep0 import GET_CONFIG, GET_STATUS, STIM_STATE, STIMULATOR, Ep0, Ep0Stimulator, pack_config
+from ionmd.drivers.base import Amplifier, ArmToken, DeviceConfig, Identity, ReadStats, Sequence, Stimulator
+from ionmd.drivers.ep0 import GET_CONFIG, Ep0, Ep0Stimulator, pack_config
 from ionmd.drivers.streaming import stats_of, status_of
 from ionmd.drivers.transport import EP0_TIMEOUT_MS, HIGH_SPEED, MAX_TRANSFERS, BulkQueue, NoReply, UsbUnit, find_unit
 from ionmd.errors import ConfigError, DeviceError, DeviceGone, DeviceRefused
-from ionmd.model import Block, DeviceStatus, StimState
+from ionmd.model import Block, DeviceStatus
 
 VENDOR, PRODUCT = 0x1209, 0x0001
 BULK_IN = 0x81
@@ -112,6 +112,15 @@ class Ionm1(Amplifier, Ep0):
                 self.stream(False)
         if self._queue is not None:
             self._queue.reap()
+
+    def reset(self) -> None:
+        """USB port reset: frees an endpoint that nothing else does."""
+        if self._queue is not None:
+            self._queue.reap()
+        if self._unit is not None:
+            self._errors["usb_resets"] += 1
+            with contextlib.suppress(DeviceGone, DeviceError):
+                self._unit.reset()
 
     def close(self) -> None:
         if self._stimulator is not None:
@@ -214,28 +223,39 @@ class Ionm1(Amplifier, Ep0):
 
 
 class UsbStimulator(Ep0Stimulator):
-    """Adds what a bus and a unit that outlives this program can do: lose a reply, remember an earlier host."""
+    """Adds what a bus can do: lose a reply."""
 
     def __init__(self, unit: Ionm1, boot_id: int) -> None:
         super().__init__(unit, boot_id)
         self._unit = unit
-        # The device takes only counters above the last one it accepted, perhaps from a host that is gone.
-        status = unit.ask(GET_STATUS, 0, 48)
-        self._counted: int = struct.unpack_from("<I", status, 28)[0] if len(status) == 48 else 0
 
-    def heartbeat(self, counter: int, processed_sample: int, progress: int) -> None:
-        super().heartbeat(self._counted + counter, processed_sample, progress)
+    def load(self, slot: int, sequence: Sequence) -> None:
+        with self._off_when_unsure("load"):
+            super().load(slot, sequence)
+
+    def arm(self, slot: int, ttl_ms: int) -> ArmToken:
+        with self._off_when_unsure("arm"):
+            return super().arm(slot, ttl_ms)
+
+    @contextlib.contextmanager
+    def _off_when_unsure(self, what: str) -> Iterator[None]:
+        """Whether an unanswered request was carried out is not known: what it may have armed is switched off."""
+        try:
+            yield
+        except NoReply as error:
+            self._unit.count(f"{what}_reply_lost")
+            self.off()
+            raise DeviceRefused(f"the reply to {what} was lost; outputs are off ({error})", "NO_REPLY") from error
 
     def fire(self, token: ArmToken, nonce: int, at_sample: int) -> None:
-        """A lost reply is asked after, never repeated: if the device is still armed the marks will tell, and until they
-        do nobody knows; if it is not, the request died with its token."""
+        """A lost reply is asked after, never repeated: a device that remembers the nonce took the request, and its
+        marks will tell the rest; one that does not never saw it."""
         try:
             super().fire(token, nonce, at_sample)
         except NoReply:
             self._unit.count("fire_reply_lost")
-            state = self._unit.ask(STIM_STATE, 0, 32, STIMULATOR)
-            if len(state) != 32 or state[0] not in (StimState.ARMED, StimState.FIRING):
-                raise DeviceRefused(f"the reply to fire {nonce} was lost; the device is not armed", "STATE") from None
+            if self._unit.remembered()[0].nonce < nonce:
+                raise DeviceRefused(f"fire {nonce} did not reach the device and is not repeated", "NO_REPLY") from None
 
 
 def queue_shape(config: DeviceConfig) -> tuple[int, int]:

@@ -10,23 +10,26 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import threading
 import weakref
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import libusb_package
 import usb.backend.libusb1 as libusb1
 import usb.core
 import usb.util
 
-from ionmd.errors import DeviceError, DeviceGone, MissingKernel
+from ionmd.errors import DeviceError, DeviceGone, IonmdError, MissingKernel
 
 try:
     from ionmd.drivers._usbqueue import ffi, lib
 except ImportError as exc:  # no slow path
     raise MissingKernel(f"the USB queue is not compiled ({exc}): run `make build`") from exc
 
+T = TypeVar("T")
 EP0_TIMEOUT_MS = 500
-SETUP_TIMEOUT_MS = 3000  # until the unit is configured; a device may take its time over that
+SETUP_TIMEOUT_MS = 10_000  # until the unit is configured; a device may take its time over that
 UDEV_RULE = "70-ionmd.rules"
 US_ENGLISH = 0x0409
 QUEUE_STATES = ("idle", "running", "stalled", "failed", "gone")
@@ -41,91 +44,115 @@ class NoReply(DeviceError):
     """A request got no answer in time: whether the device took it is not known."""
 
 
-def _raise(error: usb.core.USBError, unit: str, doing: str) -> NoReturn:
-    code = error.errno
+def _error(code: int | None, words: str | None, unit: str, doing: str) -> IonmdError:
+    """What a failed request means to us."""
     if code in GONE:
-        raise DeviceGone(f"{unit} left the bus while {doing} ({error.strerror})") from error
+        return DeviceGone(f"{unit} left the bus while {doing} ({words})")
     if code == errno.EACCES:
-        raise DeviceError(
+        return DeviceError(
             f"{unit}: permission denied while {doing}: install the udev rule {UDEV_RULE}, be a member of group ionmd, "
             "then plug the device in again"
-        ) from error
+        )
     if code == errno.EBUSY:
-        raise DeviceError(f"{unit}: another program uses it: close that program ({doing})") from error
+        return DeviceError(f"{unit}: another program uses it: close that program ({doing})")
     if code == errno.ETIMEDOUT:
-        raise NoReply(f"{unit} did not answer in time while {doing}") from error
-    raise DeviceError(f"{unit}: {error.strerror} (errno {code}) while {doing}") from error
+        return NoReply(f"{unit} did not answer in time while {doing}")
+    return DeviceError(f"{unit}: {words} (errno {code}) while {doing}")
 
 
 class UsbUnit:
-    """One opened unit.  Control transfers may come from any thread; `close` is safe twice."""
+    """One opened unit.  Requests may come from any thread; `close` is safe twice, and waits for those under way.
+
+    libusb must not lose a handle or a context that somebody uses, and a pyusb object that is let go after its context
+    takes the process along.  So pyusb's device is held here alone, and never by an exception: the traceback of pyusb's
+    own error keeps the device alive, so that error ends here and one of ours takes its place."""
 
     def __init__(self, device: Any, backend: Any, serial: str) -> None:
         self._device, self._backend = device, backend
         self.serial = serial
         self.timeout_ms = SETUP_TIMEOUT_MS
         self._name = f"unit {serial}"
+        self._idle = threading.Condition()  # with `_users`: requests under way
+        self._users = 0
+
+    def _do(self, doing: str, request: Callable[[Any], T], stalled: T | None = None) -> T:
+        """The request's result, or `stalled` when the device STALLs and that is an answer."""
+        with self._idle:
+            device = self._device
+            if device is None:
+                raise DeviceGone(f"{self._name} was closed")
+            self._users += 1
+        try:
+            return request(device)
+        except usb.core.USBError as error:
+            code, words = error.errno, error.strerror
+        finally:
+            del device
+            with self._idle:
+                self._users -= 1
+                self._idle.notify_all()
+        if code == errno.EPIPE and stalled is not None:
+            return stalled
+        raise _error(code, words, self._name, doing)
 
     @property
     def speed(self) -> int:
         """USB speed code: 3 high, 2 full; 0 when libusb does not know."""
-        return int(self._device.speed or 0)
-
-    @property
-    def interfaces(self) -> int:
-        return int(self._device[0].bNumInterfaces)
+        return self._do("asking its speed", lambda d: int(d.speed or 0))
 
     def prepare(self) -> None:
         """Configuration 1, all interfaces claimed.  The configuration is only set when it is another: it resets."""
-        try:
-            handle = self._device._ctx.managed_open()
-            if self._backend.get_configuration(handle) != 1:
-                self._device.set_configuration(1)
-            for interface in range(self.interfaces):
-                usb.util.claim_interface(self._device, interface)
-        except usb.core.USBError as error:
-            _raise(error, self._name, "claiming its interfaces")
+
+        def claim(device: Any) -> None:
+            handle = device._ctx.managed_open()
+            if device.backend.get_configuration(handle) != 1:
+                device.set_configuration(1)
+            for interface in range(device[0].bNumInterfaces):
+                usb.util.claim_interface(device, interface)
+
+        self._do("claiming its interfaces", claim)
 
     def set_interface(self, interface: int, alternate: int) -> None:
-        try:
-            self._device.set_interface_altsetting(interface, alternate)
-        except usb.core.USBError as error:
-            _raise(error, self._name, f"selecting interface {interface} alternate {alternate}")
+        self._do(f"selecting interface {interface} alternate {alternate}",
+                 lambda d: d.set_interface_altsetting(interface, alternate))  # fmt: skip
 
     def read(self, kind: int, request: int, value: int, index: int, length: int) -> bytes | None:
         """Device to host; None when the device STALLs."""
-        try:
-            return bytes(self._device.ctrl_transfer(kind, request, value, index, length, self.timeout_ms))
-        except usb.core.USBError as error:
-            if error.errno == errno.EPIPE:
-                return None
-            _raise(error, self._name, f"asking request 0x{request:02x}")
+
+        def ask(device: Any) -> tuple[bytes | None]:
+            return (bytes(device.ctrl_transfer(kind, request, value, index, length, self.timeout_ms)),)
+
+        nothing: tuple[bytes | None] = (None,)
+        return self._do(f"asking request 0x{request:02x}", ask, nothing)[0]
 
     def write(self, kind: int, request: int, value: int, index: int, data: bytes) -> bool:
         """Host to device; False when the device STALLs."""
-        try:
-            sent = int(self._device.ctrl_transfer(kind, request, value, index, data or None, self.timeout_ms))
-        except usb.core.USBError as error:
-            if error.errno == errno.EPIPE:
-                return False
-            _raise(error, self._name, f"sending request 0x{request:02x}")
-        if data and sent != len(data):
+
+        def tell(device: Any) -> int:
+            return int(device.ctrl_transfer(kind, request, value, index, data or None, self.timeout_ms))
+
+        sent = self._do(f"sending request 0x{request:02x}", tell, -1)
+        if sent >= 0 and data and sent != len(data):
             raise DeviceError(f"{self._name}: {sent} of {len(data)} bytes of request 0x{request:02x} were taken")
-        return True
+        return sent >= 0
 
     def clear_halt(self, endpoint: int) -> None:
-        try:
-            self._device.clear_halt(endpoint)
-        except usb.core.USBError as error:
-            _raise(error, self._name, f"clearing endpoint 0x{endpoint:02x}")
+        self._do(f"clearing endpoint 0x{endpoint:02x}", lambda d: d.clear_halt(endpoint))
+
+    def reset(self) -> None:
+        """Port reset: the unit is unconfigured afterwards; close it and look for it again."""
+        self._do("resetting its port", lambda d: d.reset())
 
     def queue(self, endpoint: int, transfers: int, transfer_bytes: int, ring_address: int) -> BulkQueue:
         """A bulk IN queue into the ring at this address; close it before this unit and before the ring dies."""
-        handle = self._device._ctx.managed_open().handle.value
+        handle = self._do("opening it", lambda d: int(d._ctx.managed_open().handle.value))
         return BulkQueue(self, self._backend.ctx.value, handle, endpoint, transfers, transfer_bytes, ring_address)
 
     def close(self) -> None:
-        device, backend, self._device, self._backend = self._device, self._backend, None, None
+        with self._idle:
+            device, backend, self._device, self._backend = self._device, self._backend, None, None
+            while self._users:
+                self._idle.wait()
         if device is None:
             return
         with contextlib.suppress(usb.core.USBError):
@@ -187,13 +214,11 @@ def find_unit(vendor: int, product: int, serial: str | None) -> UsbUnit:
     if libusb1.get_backend(find_library=lambda _: str(libusb_package.get_library_path())) is None:
         raise DeviceError("libusb cannot be loaded: reinstall the package libusb-package")
     backend = libusb1._LibUSB(libusb1._lib)
-    found: dict[str, Any] = {}
+    found, trouble = _look(backend, vendor, product)
     unit: UsbUnit | None = None
     try:
-        for device in usb.core.find(True, backend, idVendor=vendor, idProduct=product):
-            found[f"?{len(found)}"] = device  # so that it is let go whatever its serial number does
-            found[_serial_of(device)] = found.popitem()[1]
-            del device
+        if trouble is not None and (serial is None or serial not in found):
+            raise trouble
         wanted = _choose(sorted(found), f"{vendor:04x}:{product:04x}", serial)
         unit = UsbUnit(found.pop(wanted), backend, wanted)
         return unit
@@ -203,6 +228,26 @@ def find_unit(vendor: int, product: int, serial: str | None) -> UsbUnit:
                 usb.util.dispose_resources(found.popitem()[1])
         if unit is None:
             backend.finalize()
+
+
+def _look(backend: Any, vendor: int, product: int) -> tuple[dict[str, Any], IonmdError | None]:
+    """Units on the bus by serial number, and what was wrong with one whose number could not be read.  Never raises:
+    an exception would keep a device alive longer than its context."""
+    found: dict[str, Any] = {}
+    trouble: IonmdError | None = None
+    try:
+        for device in usb.core.find(True, backend, idVendor=vendor, idProduct=product):
+            serial, error = _serial_of(device)
+            if error is None:
+                found[serial] = device
+            else:
+                trouble = error
+                with contextlib.suppress(usb.core.USBError):
+                    usb.util.dispose_resources(device)
+            del device
+    except usb.core.USBError as error:
+        trouble = _error(error.errno, error.strerror, f"{vendor:04x}:{product:04x}", "looking for units")
+    return found, trouble
 
 
 def _choose(there: list[str], what: str, serial: str | None) -> str:
@@ -215,13 +260,13 @@ def _choose(there: list[str], what: str, serial: str | None) -> str:
     return serial or there[0]
 
 
-def _serial_of(device: Any) -> str:
+def _serial_of(device: Any) -> tuple[str, IonmdError | None]:
     """String descriptor iSerialNumber.  Read here, because pyusb turns a refused permission into `no langid`."""
+    where = f"{device.idVendor:04x}:{device.idProduct:04x} at bus {device.bus} address {device.address}"
     try:
         raw = bytes(device.ctrl_transfer(0x80, 6, 0x0300 | device.iSerialNumber, US_ENGLISH, 255, EP0_TIMEOUT_MS))
     except usb.core.USBError as error:
-        where = f"{device.idVendor:04x}:{device.idProduct:04x} at bus {device.bus} address {device.address}"
         if error.errno == errno.EPIPE:
-            raise DeviceError(f"{where}: it has no serial number; it cannot be told from another unit") from error
-        _raise(error, where, "reading its serial number")
-    return raw[2 : raw[0]].decode("utf-16-le", "replace")
+            return "", DeviceError(f"{where}: it has no serial number; it cannot be told from another unit")
+        return "", _error(error.errno, error.strerror, where, "reading its serial number")
+    return raw[2 : raw[0]].decode("utf-16-le", "replace") if len(raw) >= 2 else "", None

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ionmd.dsp.layout import F32, F64, kernels, stride_of
 
 I64 = npt.NDArray[np.int64]
-WEIGHT_CAP = 3.0  # times the median of a derivation's weights: no sub-average may win by being quiet
+WEIGHT_CAP = 3.0  # times the median weight of a derivation's sweeps: no sub-average may win by being quiet
 
 
 class SweepSum:
@@ -121,7 +121,7 @@ class Averaged:
 def combine(subs: Sequence[SweepSum], weighted: bool, power: F64 | None = None) -> Averaged:
     """Sub-averages into one average.
 
-    weighted   weight = 1 / noise power of the sub-average, capped at 3 x the median; else by the number of sweeps
+    weighted   weight = 1 / noise power, per sweep at most 3 x the median; else by the number of sweeps
     power      float64[sub, derivation], noise power of each sub-average's mean if the caller knows it better (after
                the filter, for instance); None: mean square of its +- average around its own mean level
     A sub-average with no noise at all while others have some is a dead channel: it is marked and gets no weight.
@@ -168,11 +168,19 @@ def _weights(count: I64, power: F64, flat: npt.NDArray[np.bool_]) -> F64:
         if not known.any():  # no noise anywhere, or one half only: by the number of sweeps
             result[:, k] = np.where(flat[:, k], 0.0, count[:, k])
             continue
-        cap = WEIGHT_CAP * float(np.median(raw[known, k]))
-        result[:, k] = np.where(known, np.minimum(raw[:, k], cap), 0.0)
+        each = raw[known, k] / count[known, k]
+        cap = WEIGHT_CAP * _middle(each, count[known, k])
+        result[known, k] = np.minimum(each, cap) * count[known, k]
         unknown = (count[:, k] > 0) & ~known & ~flat[:, k]
         result[unknown, k] = result[known, k].min()
     return _share(result)
+
+
+def _middle(values: F64, count: I64) -> float:
+    """Median of `values`, each there `count` times."""
+    order = np.argsort(values, kind="stable")
+    reached = np.add.accumulate(count[order])
+    return float(values[order][int(np.searchsorted(reached, 0.5 * float(reached[-1])))])
 
 
 def _share(weights: F64) -> F64:

@@ -17,6 +17,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ionmd.dsp.layout import F64
+from ionmd.testdef import Filter
+
+NOTCH_Q = 30.0
 
 MAX_ORDER = 8
 
@@ -75,6 +78,20 @@ def notch_sos(freq_hz: float, q: float, rate_hz: float) -> F64:
     gain = 1.0 / (1.0 + math.tan(w0 / q / 2.0))
     cosine = math.cos(w0)
     return np.array([[gain, gain * (-2.0 * cosine), gain, 1.0, -2.0 * gain * cosine, 2.0 * gain - 1.0]])
+
+
+def design(spec: Filter, rate_hz: float) -> F64:
+    """Second-order sections of a filter of a test file; none (0, 6) when it filters nothing."""
+    sections = []
+    if spec.kind == "butterworth" and spec.band_hz is not None:
+        low, high = spec.band_hz
+        if not (high < 0.49 * rate_hz):
+            high = 0.0  # the device's own anti-alias filter is below this edge already
+        if low > 0.0 or high > 0.0:
+            sections.append(butter_sos(spec.order, (low, high), rate_hz))
+    if spec.notch_hz > 0.0:
+        sections.append(notch_sos(spec.notch_hz, NOTCH_Q, rate_hz))
+    return np.concatenate(sections) if sections else np.zeros((0, 6))
 
 
 def sosfilt_zi(sos: F64) -> F64:

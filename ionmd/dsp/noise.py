@@ -1,4 +1,4 @@
-"""How noisy is a finished average, and how should sweeps or blocks of unequal noise be weighted?
+"""How noisy is a finished average?
 
 Pure.  In: a filtered average with its halves (odd and even sweeps) and parts (successive sub-averages), all filtered
 and baseline-corrected alike.  Out: NoiseEstimate: residual noise of the average in its own band, its autocovariance
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ionmd.dsp import smooth
+from ionmd.dsp.layout import curves
 from ionmd.dsp.presence import effective_dof, snr_db
 
 F64 = npt.NDArray[np.float64]
@@ -25,8 +26,6 @@ PIECES = 16
 QUIETER = 0.3  # this quantile of the pieces' power ...
 QUIETER_IS = 1.6  # ... times this is the mean of a stationary noise (pieces of some four independent values)
 LAG_MS = 12.0  # the noise of a 30 Hz high-pass is uncorrelated beyond about 10 ms
-# A block quieter than this share of the median is not trusted: a disconnected, flat electrode has next to no variance.
-FLAT_SHARE = 1.0 / 3.0
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def estimate(
     mean_uv: F64,
     halves: Sequence[F64],
     parts: Sequence[F64],
-    counts: Sequence[int],
+    counts: Sequence[float],
     window: tuple[int, int],
     dt_ms: float,
     beyond: Sequence[F64] = (),
@@ -121,7 +120,7 @@ def estimate(
     mean_uv   float64[sample]
     halves    two half-averages of the same sweeps, or none
     parts     successive sub-averages of the same sweeps, or none
-    counts    sweeps in each part
+    counts    sweeps in each part; times its weight in `mean_uv` where parts weigh differently
     window    (start, stop) columns that hold the response; noise is taken from `start` to the end of the average
     beyond    half the difference of the halves outside the average's epoch, where a file has more of it
     """
@@ -131,6 +130,7 @@ def estimate(
     contrasts = 0.0
     used = [(p[lo:], c) for p, c in zip(parts, counts, strict=True) if c > 0]
     sweeps = sum(c for _, c in used)
+    whole = round(sweeps)
     if len(used) >= 2:
         middle = np.zeros(len(mean_uv) - lo)
         for part, count in used:
@@ -151,9 +151,9 @@ def estimate(
         contrasts += weight / len(half_difference)
     both = (np.asarray(halves[0]), np.asarray(halves[1])) if len(halves) == 2 else None
     if contrasts == 0.0:
-        return NoiseEstimate(0.0, 0.0, np.zeros(2), dt_ms, window, sweeps=sweeps, known=False)
+        return NoiseEstimate(0.0, 0.0, np.zeros(2), dt_ms, window, sweeps=whole, known=False)
     shares = (len(used) - 1.0 if len(used) >= 2 else 0.0) + (1.0 if both is not None else 0.0)
-    return _finish(mean_uv, total / shares, contrasts, dt_ms, window, both, pm, sweeps, len(mean_uv) - lo)
+    return _finish(mean_uv, total / shares, contrasts, dt_ms, window, both, pm, whole, len(mean_uv) - lo)
 
 
 def estimate_from_stretches(
@@ -205,45 +205,7 @@ def _lags(samples: int, dt_ms: float) -> int:
 
 
 def _autocovariance(x: F64, lags: int) -> F64:
+    """Each lag over the products it has.  Kernel: ext/dsp/noise.c."""
     out = np.empty(lags)
-    n = len(x)
-    for lag in range(lags):
-        out[lag] = _sum(x[: n - lag] * x[lag:]) / (n - lag)
+    curves.autocovariance(np.ascontiguousarray(x, np.float64), len(x), lags, out)
     return out
-
-
-# ---------------------------------------------------------------- weights
-
-
-def sweep_weight(noise_power: float, typical_power: float) -> float:
-    """Weight of one sweep or block in an average, from its own noise power and the typical (median) one.
-
-    1 for everything up to TOLERATED times the typical power: the power of a single sweep is itself uncertain, and
-    following it in even noise would cost more than it gains.  Beyond, in inverse proportion.  A quiet sweep never gets
-    more than 1 and a flat one (below FLAT_SHARE squared of typical: the electrode is dead) nothing.
-    """
-    if not (math.isfinite(noise_power) and typical_power > 0.0) or noise_power < typical_power * FLAT_SHARE**2 * 1e-2:
-        return 0.0
-    limit = TOLERATED * typical_power
-    return 1.0 if noise_power <= limit else typical_power / noise_power
-
-
-TOLERATED = 1.5
-
-
-def block_weights(noise_power: Sequence[float]) -> list[float]:
-    """Weights of blocks from the noise power of each (power of block minus mean of all); largest weight 1.
-
-    Inverse variance, but no block counts for more than 1 / FLAT_SHARE times the median block, and a dead flat one for
-    nothing at all.
-    """
-    finite = sorted(p for p in noise_power if math.isfinite(p) and p > 0.0)
-    if not finite:
-        return [1.0 if math.isfinite(p) else 0.0 for p in noise_power]
-    typical = finite[len(finite) // 2]
-    floor = typical * FLAT_SHARE
-    raw = [
-        typical / max(p, floor) if math.isfinite(p) and p > typical * FLAT_SHARE * 1e-2 else 0.0 for p in noise_power
-    ]
-    top = max(raw)
-    return [w / top for w in raw] if top > 0.0 else [1.0] * len(raw)

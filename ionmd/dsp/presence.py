@@ -10,6 +10,7 @@ Scalars only, through `math`: the same bytes on the same architecture.
 from __future__ import annotations
 
 import math
+import statistics
 
 import numpy as np
 import numpy.typing as npt
@@ -61,19 +62,17 @@ def incomplete_beta(a: float, b: float, x: float) -> float:
 
 def _fraction(a: float, b: float, x: float) -> float:
     tiny = 1e-300
-    c, d = 1.0, 1.0 - (a + b) * x / (a + 1.0)
-    d = 1.0 / (d if abs(d) > tiny else tiny)
+    d = 1.0 - (a + b) * x / (a + 1.0)
+    c, d = 1.0, 1.0 / (d or tiny)
     h = d
     for m in range(1, 400):
-        for numerator in (
-            m * (b - m) * x / ((a + 2 * m - 1.0) * (a + 2 * m)),
-            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1.0)),
-        ):
-            d = 1.0 + numerator * d
-            c = 1.0 + numerator / c
-            d = 1.0 / (d if abs(d) > tiny else tiny)
-            c = c if abs(c) > tiny else tiny
-            h *= d * c
+        a2m = a + 2 * m
+        even = m * (b - m) * x / ((a2m - 1.0) * a2m)
+        d, c = 1.0 / (1.0 + even * d or tiny), (1.0 + even / c) or tiny
+        h *= d * c
+        odd = -(a + m) * (a + b + m) * x / (a2m * (a2m + 1.0))
+        d, c = 1.0 / (1.0 + odd * d or tiny), (1.0 + odd / c) or tiny
+        h *= d * c
         if abs(d * c - 1.0) < 1e-14:
             break
     return h
@@ -85,15 +84,19 @@ def normal_tail(z: float) -> float:
 
 
 def t_quantile(p: float, dof: float) -> float:
-    """The p-quantile of Student's t, p in (0.5, 1), by bisection on its exact tail."""
-    if dof > 1e6:
-        dof = 1e6
-    lo, hi = 0.0, 1000.0
-    for _ in range(80):
-        mid = 0.5 * (lo + hi)
-        tail = 0.5 * incomplete_beta(dof / 2.0, 0.5, dof / (dof + mid * mid))
-        lo, hi = (mid, hi) if tail > 1.0 - p else (lo, mid)
-    return 0.5 * (lo + hi)
+    """The p-quantile of Student's t, p in (0.5, 1): Newton on its exact tail, which is convex there."""
+    dof = min(dof, 1e6)
+    z = statistics.NormalDist().inv_cdf(p)
+    t = z + (z**3 + z) / (4.0 * dof)  # the first term of Cornish and Fisher: close, and below for few degrees
+    log_scale = math.lgamma((dof + 1.0) / 2.0) - math.lgamma(dof / 2.0) - 0.5 * math.log(dof * math.pi)
+    for _ in range(60):
+        tail = 0.5 * incomplete_beta(dof / 2.0, 0.5, dof / (dof + t * t))
+        density = math.exp(log_scale - (dof + 1.0) / 2.0 * math.log1p(t * t / dof))
+        step = (tail - (1.0 - p)) / density
+        t = max(t + step, 0.5 * t)  # a start above the root must not jump past zero
+        if abs(step) < 1e-13 * t:
+            break
+    return t
 
 
 def snr_db(fmp: float) -> float:

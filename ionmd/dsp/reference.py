@@ -241,3 +241,9 @@ def welch(x: F64, samples: int, rate_hz: float, step: int) -> F64:
     density: F64 = np.mean(parts, axis=0).T * 2.0 / (rate_hz * (window**2).sum())
     density[:, [0, -1]] /= 2.0
     return density
+
+
+def autocovariance(x: F64, lags: int) -> F64:
+    """Twin of ext/dsp/noise.c: mean product at each lag over the products it has."""
+    n = len(x)
+    return np.array([np.sum(x[: n - k] * x[k:]) / (n - k) for k in range(lags)])

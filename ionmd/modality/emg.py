@@ -2,8 +2,7 @@
 
 In: causally filtered samples float32[n, channel], in blocks of any size.  Out: Window per `window_ms`, and Burst
 when one ends (and its start as soon as it is certain).  Always: cutting the stream elsewhere changes nothing; the quiet
-level follows the quiet, never a burst.  A single sample far from all its neighbours is an outlier of the converter or
-the file: `Despike`, which stands before the filter, flags and bridges it, and it never counts as EMG.
+level follows the quiet, never a burst.  Outliers of a converter or a file are gone by then (modality/despike.py).
 
 The envelope is a running RMS over 25 ms.  A burst is opened when it exceeds both `burst_sd` times the quiet level's RMS
 and `burst_min_uv`, and closed when it has stayed below half of that for 100 ms; its edges are those of the 5 ms steps
@@ -54,51 +53,6 @@ class Window:
     quiet_uv: F64
 
 
-class Despike:
-    """Single-sample outliers out of a stream, flagged; two samples late.
-
-    An outlier lies further than `limit_uv` from the mean of its neighbours while its four neighbours agree among
-    themselves AGREE times better.  Real EMG at 1 kHz and more never does that: its neighbours follow the peak.
-    """
-
-    AGREE = 3.0
-
-    def __init__(self, limit_uv: float, channels: int) -> None:
-        self.limit_uv = limit_uv
-        self.count: npt.NDArray[np.int64] = np.zeros(channels, np.int64)
-        self.places: list[tuple[int, int]] = []  # (sample, channel), the newest 1000
-        self._held: F64 = np.zeros((0, channels))
-        self._first = 0  # stream sample of _held row 0
-        self._done = 0  # rows of _held that were given out
-
-    def feed(self, samples_uv: npt.NDArray[np.floating]) -> F64:
-        """float64[n, channel] in; what is certain by now out, in order."""
-        x = np.concatenate([self._held, np.asarray(samples_uv, np.float64)])
-        stop = max(self._done, len(x) - 2)
-        if self.limit_uv > 0.0 and stop > max(self._done, 2):
-            lo = max(self._done, 2)
-            around = np.stack([x[lo + k : stop + k] for k in (-2, -1, 1, 2)])
-            middle = 0.5 * (around[1] + around[2])
-            spread = around.max(axis=0) - around.min(axis=0)
-            away = np.abs(x[lo:stop] - middle)
-            flags = (away > self.limit_uv) & (away > self.AGREE * spread)
-            if flags.any():
-                x[lo:stop][flags] = middle[flags]
-                self.count += flags.sum(axis=0)
-                self.places += [(self._first + lo + int(r), int(c)) for r, c in zip(*np.nonzero(flags), strict=True)]
-                self.places = self.places[-1000:]
-        out = x[self._done : stop].copy()
-        keep = max(0, stop - 2)
-        self._held, self._first, self._done = x[keep:].copy(), self._first + keep, stop - keep
-        return out
-
-    def finish(self) -> F64:
-        """The last samples, which have no right neighbours."""
-        out = self._held[self._done :].copy()
-        self._done = len(self._held)
-        return out
-
-
 class EmgStream:
     """Bursts and windows of `channels` channels.
 
@@ -142,6 +96,13 @@ class EmgStream:
         self._rest = self._rest[used:]
         self._at += used
         return windows, bursts
+
+    def skip(self, n: int) -> None:
+        """`n` samples that are no signal: windows and envelope start afresh after them, the quiet level stays."""
+        self._at += len(self._rest) + n
+        self._rest = np.zeros((0, self.channels))
+        self._power, self._window, self._window_first = [], [], self._at
+        self._on = [None] * self.channels
 
     def quiet_uv(self, channel: int) -> float:
         """RMS of the quiet: nan until anything is known."""

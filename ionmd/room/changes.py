@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ionmd.alarm.baseline import stimulus_changed, stimulus_differs
-from ionmd.alarm.cause import Surroundings
-from ionmd.alarm.criteria import Judged, compare, judge
+from ionmd.alarm.baseline import Reference, stimulus_changed, stimulus_differs
+from ionmd.alarm.cause import DOWN, Surroundings
+from ionmd.alarm.criteria import Judged, compare, judge, judge_sweep, measure_value
 from ionmd.alarm.shape import projection
 from ionmd.alarm.watch import Observation
+from ionmd.events import RepeatWanted, Told
 from ionmd.model import Alarm, Comparison, Reading
 from ionmd.room.teststate import TestState
 from ionmd.runner.base import Report, SubAverage
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 CONTROL_SUBS = 3
 # Below this share a control is down rather than drifting, and explains no more than this much.
 LARGEST_DRIFT = 0.5
+# A sub-average whose values vary this many times more than a whole one is no evidence about a control.
+THIN = 1.5
 
 
 class Changes:
@@ -37,25 +40,32 @@ class Changes:
     def report(self, state: TestState, report: Report) -> None:
         """Publish one report: averages first, then readings with their comparison, then what they mean."""
         room = self._room
+        room.validity.report(state, report)
         compared: list[Reading] = []
-        ratios = self._sub_ratios(state, report.sub) if report.sub is not None else {}
+        ratios = self._ratios(state, report.sub) if report.sub is not None else {}
         for reading in report.readings:
             compared.append(self.annotate(state, reading, ratios.get(reading.derivation)))
         for average in report.averages:
             room.bus.emit("average", average, key=f"{average.test}/{average.kind}")
         for reading in compared:
             state.readings.append(reading)
-            if reading.status == "present" and reading.id not in state.rejected_readings:
-                room.monitoring.valid_reading(state.id, reading.derivation, reading.sample)
+            room.validity.reading(state, reading)
             room.bus.emit("reading", reading, key=f"{reading.test}/{reading.derivation}/{reading.kind}")
+        for seen in report.sweeps:
+            room.bus.show("sweep", seen, key=state.id)  # the record has the deliveries and the averages
         for topic, data in report.events:
-            room.bus.emit(topic, data)
+            room.bus.emit(topic, data, key=_key(data))
+        for label in report.valid:
+            room.monitoring.valid_reading(state.id, label, room.now)
         if report.finished is not None:
             state.averages.append(report.finished)
             state.finished += 1
         search = room.search
-        if search is not None and search.state is state and any(r.kind == "sweep" for r in compared):
-            search.sweep(compared)
+        if search is not None and search.state is state:
+            if any(r.kind == "sweep" for r in compared):
+                search.sweep(compared)
+            elif report.rejected:
+                search.unanswered(report.rejected)
         if report.sub is not None:
             self._judge(state, report.sub, {r.derivation: r for r in compared}, ratios)
 
@@ -100,8 +110,9 @@ class Changes:
             first_baseline=state.first_baseline, first_amplitude_ratio=first_ratio, flags=flags,
         )
 
-    def _sub_ratios(self, state: TestState, sub: SubAverage) -> dict[str, float]:
-        """Each derivation's share of its baseline waveform in the newest sub-average."""
+    def _ratios(self, state: TestState, sub: SubAverage) -> dict[str, float]:
+        """Each derivation's share of its baseline in the newest sub-average: of the waveform, or of the size of a
+        muscle response."""
         base = state.baseline
         if base is None or state.run is None:
             return {}
@@ -110,7 +121,11 @@ class Changes:
             reference = base.references.get(label)
             if reference is not None and sub.counts[d] > 0:
                 lo, hi = reference.window
-                ratio = found[label] = projection(sub.uv[d, lo:hi], reference.mean_uv[lo:hi])
+                size = self._size_ratio(sub, label, reference, state)
+                ratio = projection(sub.uv[d, lo:hi], reference.mean_uv[lo:hi]) if size is None else size
+                found[label] = ratio
+                if sub.thinness(d) > THIN:
+                    continue  # too few sweeps to speak for a control
                 state.recent_ratio.setdefault(label, deque(maxlen=CONTROL_SUBS)).append(ratio)
         return found
 
@@ -118,9 +133,10 @@ class Changes:
         self, state: TestState, sub: SubAverage, readings: dict[str, Reading], ratios: dict[str, float]
     ) -> None:
         base, rule, room = state.baseline, state.rule, self._room
-        if base is None or rule is None or state.watch is None:
+        if base is None or rule is None or state.watch is None or state.run is None:
             return
         expected, expected_se, drift = self._expected(state)
+        single = state.watch.separate
         judged: dict[str, Judged] = {}
         for label, ratio in ratios.items():
             reference, reading = base.references[label], readings.get(label)
@@ -128,14 +144,21 @@ class Changes:
                 continue
             if reading.vs is not None and reading.vs.refused:
                 continue
-            judged[label] = judge(
-                reading, reference.reading, rule, ratio, reference.sub_ratio_sd, expected, expected_se
-            )
+            if single:
+                judged[label] = judge_sweep(reading, reference.reading, rule, ratio, expected)
+                continue
+            # the baseline's spread is that of whole sub-averages; one of few accepted sweeps varies more
+            se = reference.sub_ratio_sd * sub.thinness(state.run.labels.index(label))
+            judged[label] = found = judge(reading, reference.reading, rule, ratio, se, expected, expected_se)
+            if found.judgeable:
+                room.monitoring.valid_reading(state.id, label, reading.sample)
         if not judged:
             return
-        seen = Observation(sub.sample, sub.first_sample, judged, self.surroundings(state), drift)
+        seen = Observation(sub.sample, sub.first_sample, judged, self.surroundings(state, judged), drift)
         for alarm in state.watch.observe(seen, room.book):
             self.tell(alarm)
+            if single and alarm.state == "possible":  # the room repeats at once; nobody waits for the next interval
+                room.bus.emit("stim", RepeatWanted(state="repeat wanted", test=state.id, alarm=alarm.id))
 
     def tell(self, alarm: Alarm) -> None:
         """Publish an alarm; a confirmed change opens its episode."""
@@ -143,19 +166,39 @@ class Changes:
         room.bus.emit("alarm", alarm)
         opened = alarm.kind == "physiological" and alarm.state in ("possible", "active")
         if opened and not any(e.alarm == alarm.id for e in room.people.episodes.values()):
-            room.bus.emit("case", {"episode": room.people.open_episode(alarm.id, alarm.sample)}, kind="episode")
+            episode = room.people.open_episode(alarm.id, alarm.sample)
+            room.bus.emit("case", Told(episode=episode), kind="episode")
 
-    def surroundings(self, state: TestState) -> Surroundings:
-        """What the cause is judged by: delivery, electrodes, controls."""
+    def surroundings(self, state: TestState, judged: dict[str, Judged]) -> Surroundings:
+        """What the cause of the derivations that crossed is judged by: delivery, electrodes, controls."""
         room = self._room
         delivered, text = room.deliveries.verdict(state.id)
-        around = Surroundings(delivered, text, room.technical.electrode_faults(state))
+        crossed = [label for label, j in judged.items() if j.crossed]
+        around = Surroundings(delivered, text, room.technical.electrode_faults(state, crossed))
         for role, crosses, name, ratio in self._controls(state):
             if role == "peripheral control":
                 around.peripheral[name] = ratio
+            elif crosses:
+                around.crossing[name] = ratio
+            elif state.watch is not None and state.watch.separate and ratio is not None and ratio >= DOWN:
+                # a train of four answers for the relaxant alone: steady, it does not part the cord from anaesthesia
+                around.notes.append(f"control {name}: {100 * ratio:.0f} % of baseline, no relaxant")
             else:
-                (around.crossing if crosses else around.outside)[name] = ratio
+                around.outside[name] = ratio
+        if state.watch is not None and state.watch.separate:  # the other muscles of the train are its controls
+            others = [label for label in judged if label not in crossed] or crossed
+            around.crossing |= {f"{state.id}/{label}": judged[label].ratio for label in others}
         return around
+
+    @staticmethod
+    def _size_ratio(sub: SubAverage, label: str, reference: Reference, state: TestState) -> float | None:
+        """Share of the baseline's size in a single sweep, 0 when its response is absent; None for averages."""
+        reading = next((r for r in sub.readings if r.derivation == label), None)
+        if reading is None or reading.kind != "sweep":
+            return None
+        measure = state.rule.measure if state.rule is not None else ""
+        now, then = measure_value(reading, measure), measure_value(reference.reading, measure)
+        return 0.0 if reading.status == "absent" or now is None or not then else now / then
 
     def _controls(self, state: TestState) -> list[tuple[str, bool, str, float | None]]:
         """(role, crosses the level at risk, name, share of its baseline) of each control the template gives a test.
@@ -187,3 +230,11 @@ class Changes:
         factor = min(max(mean, LARGEST_DRIFT), 1.0)  # a rise of controls never excuses a fall here
         reason = f"independent controls are at {100 * mean:.0f} % of baseline as well" if factor < 0.9 else ""
         return factor, 0.1, reason
+
+
+def _key(data: dict[str, object]) -> str:
+    """Bursts of a muscle replace each other at a slow reader, but no page; nor does muting."""
+    burst = data.get("burst")
+    if "muted" in data and "muscles" not in data:
+        return f"{data.get('test')}/muted"
+    return f"{data.get('test')}/{burst['derivation']}" if isinstance(burst, dict) else str(data.get("test", ""))

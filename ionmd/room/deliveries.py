@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from ionmd.errors import INTERLOCK, Refused
+from ionmd.events import AboutToFire, DeliveryDone, NotDelivered, ProbeContact
 from ionmd.model import Mark, MarkKind
 from ionmd.runner.base import Span
 from ionmd.stim.delivery import Delivery, Ledger
@@ -24,36 +25,40 @@ if TYPE_CHECKING:
 FAILED_IN_A_ROW = 2
 # A delivery that left no mark this long after its sample is missing.
 MISSING_AFTER_MS = 1000
+# A muscle of a nerve that is stimulated for an evoked response has answered (M wave) and is quiet again by then.
+MUSCLE_ANSWER_MS = 30.0
 REASONS = {
     7: "the arm token was spent or had expired", 8: "a repeated request", 9: "the request came too late",
     10: "the watchdog", 11: "the stimulator had tripped", 13: "too soon after the last delivery",
-    14: "delivered less than set: open circuit or compliance", 15: "delivered more than set", 16: "a stray pulse",
+    14: "delivered less than set: open circuit or compliance",
+    15: "delivered more, longer or the other way than set", 16: "a stray pulse",
     20: "switched off", 21: "a bus reset", 22: "the arm token expired", 23: "no contact", 25: "cautery",
-    27: "another train was running",
+    27: "another train was running", 30: "the stop button",
 }
 
 
 class Deliveries:
     """The ledger and its consequences."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, earlier: Deliveries | None = None) -> None:
+        """`earlier`: those of the case before; what is still on its way, the nonces and a latch are the device's."""
         self._room = room
-        self.ledger = Ledger()
+        self.ledger: Ledger = earlier.ledger if earlier is not None else Ledger()
         self.artefacts: deque[Span] = deque(maxlen=256)
-        self._nonce = 0
+        self.nonce: int = earlier.nonce if earlier is not None else 0
         self._failed: dict[int, int] = {}  # output -> failed in a row
         self._last: dict[int, Delivery] = {}  # output -> newest verified delivery
         self.pulses = 0
-        self.latched = ""
+        self.latched: str = earlier.latched if earlier is not None else ""
 
     def next_nonce(self) -> int:
-        self._nonce += 1
-        return self._nonce
+        self.nonce += 1
+        return self.nonce
 
-    def begin_nonces(self, unix_s: float) -> None:
-        """Nonces must grow for as long as the device has power, also across our own restarts: the start follows the
-        calendar (16 a second since 2025; a cart never fires that often for long)."""
-        self._nonce = max(self._nonce, int(max(0.0, unix_s - 1_735_689_600) * 16) & 0x7FFFFFFF)
+    def begin_nonces(self, seen: int) -> None:
+        """Nonces must grow for as long as the device has power, also across our own restarts: on from the greatest
+        that it has seen."""
+        self.nonce = max(self.nonce, seen)
 
     def ask(self, state: TestState | None, slot: int, at_sample: int, delivery: Delivery) -> None:
         """Queue one fire; `at_sample` in case samples, at least a horizon ahead."""
@@ -63,8 +68,15 @@ class Deliveries:
         self.ledger.expect(delivery)
         if state is not None and state.definition.stimulus is not None and state.definition.stimulus.announce:
             in_ms = round((at_sample - room.now) * 1000.0 / room.rate_hz)
-            room.bus.emit("stim", {"state": "about to fire", "test": state.id, "at_sample": at_sample, "in_ms": in_ms})
+            soon = AboutToFire(state="about to fire", test=state.id, at_sample=at_sample, in_ms=in_ms)
+            room.bus.emit("stim", soon)
         room.control.fire(slot, delivery.nonce, room.clock.to_device(at_sample))
+
+    def artefacts_from(self, sample: int) -> list[Span]:
+        """Stimulus windows that reach `sample` or later, answers included, in order; older ones are forgotten."""
+        while self.artefacts and max(self.artefacts[0].stop, self.artefacts[0].answered) <= sample:
+            self.artefacts.popleft()
+        return list(self.artefacts)
 
     def last_delivered(self, output: int) -> int:
         """Magnitude (uA or mV) of the newest verified delivery on an output; 0 before the first."""
@@ -92,8 +104,9 @@ class Deliveries:
     def on_mark(self, mark: Mark) -> None:
         if mark.kind is MarkKind.PULSE:
             self.pulses += 1
-            self._artefact(mark)
         delivery = self.ledger.take(mark)
+        if mark.kind is MarkKind.PULSE:
+            self._artefact(mark, self._room.tests.get(delivery.test) if delivery is not None else None)
         if delivery is None:
             if mark.kind is MarkKind.PULSE:
                 self._stray(mark)
@@ -101,26 +114,37 @@ class Deliveries:
         if delivery.ended:
             self._ended(delivery)
 
-    def _artefact(self, mark: Mark) -> None:
-        """Every pulse blanks the causal streams, with the widest window of the tests that run."""
+    def _artefact(self, mark: Mark, state: TestState | None) -> None:
+        """Every pulse blanks the causal streams, with the widest window of the tests that run; muscles may answer it
+        for longer."""
         room = self._room
         stop_ms = max(
             (s.definition.blank.stop_ms for s in room.tests.values() if s.run and s.definition.blank.method != "none"),
             default=3.0,
         )
-        self.artefacts.append(Span(mark.sample, mark.sample + ms_to_samples(stop_ms, room.rate_hz), "stimulus"))
+        answer_ms = MUSCLE_ANSWER_MS
+        if state is not None and not state.continuous and state.definition.epoch is not None:
+            answer_ms = state.definition.epoch.stop_ms
+        self.artefacts.append(Span(
+            mark.sample, mark.sample + ms_to_samples(stop_ms, room.rate_hz), "stimulus",
+            mark.sample + ms_to_samples(answer_ms, room.rate_hz),
+        ))
 
     def _ended(self, delivery: Delivery) -> None:
         room = self._room
         state = room.tests.get(delivery.test)
-        room.bus.journal("delivery", {
-            "nonce": delivery.nonce, "test": delivery.test, "output": delivery.output, "ok": delivery.ok,
-            "no_contact": delivery.no_contact, "refused": delivery.refused, "zero_sample": delivery.zero_sample,
-            "volts": delivery.volts, "zero_at": delivery.zero_at, "pulses": [
-                [m.sample, m.set, m.delivered, m.width_us, m.polarity, int(m.ok), int(m.no_contact)]
+        done = DeliveryDone(
+            nonce=delivery.nonce, test=delivery.test, output=delivery.output, ok=delivery.ok,
+            no_contact=delivery.no_contact, refused=delivery.refused, zero_sample=delivery.zero_sample,
+            volts=delivery.volts, zero_at=delivery.zero_at, pulses=[
+                (m.sample, m.set, m.delivered, m.width_us, m.polarity, int(m.ok), int(m.no_contact))
                 for m in delivery.marks
             ],
-        })
+        )
+        if state is not None and state.continuous:
+            room.bus.journal("delivery", done)
+        else:
+            room.bus.emit("stim", DeliveryDone(state="delivery", **done), kind="delivery")
         if delivery.marks and not delivery.no_contact and delivery.ok:
             self._last[delivery.output] = delivery
         if state is not None and state.output is not None and state.output.connection == "hand-held probe":
@@ -136,13 +160,24 @@ class Deliveries:
             room.changes.report(state, report)
 
     def _probe(self, state: TestState, delivery: Delivery) -> None:
+        if not delivery.marks:
+            self._unanswered(state.id, REASONS.get(delivery.refused, f"refused with reason {delivery.refused}"))
+            return
         contact = not delivery.no_contact
         if self._failed.get(delivery.output) != (0 if contact else 1):
             self._failed[delivery.output] = 0 if contact else 1
-            self._room.bus.emit("stim", {"output": delivery.output, "test": state.id, "contact": contact})
+            name = state.output.name if state.output is not None else ""
+            found = ProbeContact(state="contact" if contact else "no contact", output=name, test=state.id)
+            self._room.bus.emit("stim", found)
         search = self._room.search
         if not contact and search is not None and search.state is state:
             search.no_contact()
+
+    def _unanswered(self, test: str, why: str) -> None:
+        room, search = self._room, self._room.search
+        room.bus.emit("stim", NotDelivered(state="not delivered", test=test, reason=why))
+        if search is not None and search.state.id == test:
+            search.unanswered(why)
 
     def _delivered(self, output: int) -> None:
         if self._failed.pop(output, 0) >= FAILED_IN_A_ROW:
@@ -192,12 +227,21 @@ class Deliveries:
         if delivery is not None and not delivery.cancelled:
             code = {"TOKEN": 7, "LATE": 9, "TRIPPED": 11, "RATE": 13, "CAUTERY": 25}.get(reason, 6)
             delivery.ended, delivery.refused = True, code
-            if code != 25:
+            if self._hand_held(delivery):
+                self._unanswered(delivery.test, REASONS.get(code, reason))
+            elif code != 25:
                 self._not_delivered(delivery)
+
+    def _hand_held(self, delivery: Delivery) -> bool:
+        state = self._room.tests.get(delivery.test)
+        return state is not None and state.output is not None and state.output.connection == "hand-held probe"
 
     def missing(self) -> None:
         """Deliveries whose sample passed without any mark."""
         limit = self._room.now - ms_to_samples(MISSING_AFTER_MS, self._room.rate_hz)
         for delivery in self.ledger.forget_before(limit):
             delivery.ended, delivery.refused = True, delivery.refused or 9
-            self._not_delivered(delivery)
+            if self._hand_held(delivery):
+                self._unanswered(delivery.test, "no mark of it came back")
+            else:
+                self._not_delivered(delivery)

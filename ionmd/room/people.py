@@ -8,46 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from ionmd.errors import INTERLOCK, Refused
-from ionmd.model import EventKind, Person
-
-
-class Attendance(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An interval of presence; `until` is None while it lasts."""
-
-    person: Person
-    uid: int
-    since: int
-    until: int | None = None
-
-
-class CaseEvent(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Something that happened in the room; `at` is when, `entered_at` when it was written down (samples)."""
-
-    id: str
-    kind: EventKind
-    text: str
-    at: int
-    entered_at: int
-    person: str
-
-
-class EpisodeEntry(msgspec.Struct, frozen=True, omit_defaults=True):
-    sample: int
-    person: str
-    informed: list[str]
-    words: str
-    reply: str = ""
-    action: str = ""
-    outcome: str = ""
-
-
-class Episode(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Opened by a change; its point is who was told."""
-
-    id: str
-    alarm: str
-    opened_sample: int
-    entries: list[EpisodeEntry] = []
+from ionmd.model import Attendance, Episode, EpisodeEntry, EventKind, Person, RoomEvent
 
 
 class People:
@@ -55,9 +16,10 @@ class People:
 
     def __init__(self) -> None:
         self._present: dict[str, Attendance] = {}
-        self.events: list[CaseEvent] = []
+        self.events: list[RoomEvent] = []
         self.episodes: dict[str, Episode] = {}
         self.step = ""
+        self.messages = 0  # since the daemon started
 
     def sign_in(self, person: Person, uid: int, sample: int) -> Attendance:
         if person.name in self._present:
@@ -84,8 +46,8 @@ class People:
         mine = [a.person.name for a in self._present.values() if a.uid == uid]
         return mine[-1] if mine else f"uid {uid}"
 
-    def add_event(self, kind: EventKind, text: str, at: int, entered_at: int, person: str) -> CaseEvent:
-        event = CaseEvent(f"E{len(self.events) + 1}", kind, text, at, entered_at, person)
+    def add_event(self, kind: EventKind, text: str, at: int, entered_at: int, person: str) -> RoomEvent:
+        event = RoomEvent(f"E{len(self.events) + 1}", kind, text, at, entered_at, person)
         self.events.append(event)
         if kind == "step":
             self.step = text

@@ -7,6 +7,8 @@ case sample that has not been processed.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -15,7 +17,9 @@ from ionmd.alarm.book import AlarmBook
 from ionmd.alarm.monitored import Monitoring
 from ionmd.alarm.watch import ChangeWatch
 from ionmd.clock import SampleClock
+from ionmd.dsp.design import design
 from ionmd.errors import INTERLOCK, NO_CASE, NO_DEVICE, Refused
+from ionmd.events import AlarmsPaused, MonitoringChanged, PauseInfo
 from ionmd.model import DeviceStatus, Electrode, Source
 from ionmd.room.bus import Bus
 from ionmd.room.changes import Changes
@@ -25,6 +29,7 @@ from ionmd.room.stimulation import Stimulation
 from ionmd.room.technical import Technical
 from ionmd.room.teststate import TestState
 from ionmd.room.threshold import Search
+from ionmd.room.validity import Validity
 from ionmd.runner.make import make_run
 from ionmd.runner.plan import resolve
 from ionmd.stim.control import Control
@@ -73,17 +78,28 @@ class Room:
     tests: dict[str, TestState] = field(default_factory=dict)
     now: int = 0
     progress: int = 0
+    clock_s: Callable[[], float] = time.monotonic  # a person is waiting, not a sample: the lease alone counts it
     pause: Pause | None = None
     search: Search | None = None
+    ceilings: dict[str, float] = field(default_factory=dict)  # kind of output -> mA or V of this cart; 0: switched off
 
     def __post_init__(self) -> None:
         self.people = People()
-        self.book = AlarmBook()
-        self.monitoring = Monitoring()
         self.changes = Changes(self)
         self.deliveries = Deliveries(self)
         self.technical = Technical(self)
         self.stimulation = Stimulation(self)
+        self._begin()
+
+    def _begin(self) -> None:
+        """What begins with a case.  A replay begins there as well: whatever survives must be in room/opening.py."""
+        self.book = AlarmBook()
+        self.monitoring = Monitoring()
+        self.deliveries = Deliveries(self, self.deliveries)
+        self.technical = Technical(self, self.technical)
+        self.stimulation = Stimulation(self, self.stimulation)
+        self.validity = Validity(self)
+        self.pause = self.search = None
 
     @property
     def quantum(self) -> int:
@@ -124,8 +140,7 @@ class Room:
             electrode = self.electrodes.get(label) or Electrode(label, column)
             self.electrodes[label] = msgspec.structs.replace(electrode, input=column)
         self.people.new_case()
-        self.book = AlarmBook()
-        self.monitoring = Monitoring()
+        self._begin()
         outputs = {o.name: o for o in template.output}
         self.tests = {}
         for slot, name in enumerate(template.tests):
@@ -138,6 +153,7 @@ class Room:
     def close_case(self) -> None:
         for state in self.tests.values():
             self.stop_test(state)
+        self.tell_monitoring()
         self.case, self.template, self.tests = None, None, {}
         self.monitoring = Monitoring()
 
@@ -155,11 +171,17 @@ class Room:
             state.definition, channels, self.rate_hz, self.source, self.stride, state.own_rate_hz, self.mains_hz
         )
         state.run.excluded = set(state.excluded)
+        self._journal_filter(state.definition, getattr(state.run, "filter_id", ""))
         state.running = True
         state.suspended = ""
         state.recent_ratio.clear()
         confirm = state.rule.confirm if state.rule is not None else 2
-        state.watch = ChangeWatch(state.id, state.title, state.definition.test.side, self.rate_hz, confirm)
+        separate = state.definition.test.modality == "motor"
+        pairs = [(d.label, self.electrodes.get(d.plus)) for d in state.definition.derivations]
+        sides = {label: electrode.side for label, electrode in pairs if electrode is not None}
+        state.watch = ChangeWatch(
+            state.id, state.title, state.definition.test.side, self.rate_hz, confirm, separate, sides
+        )
         for derivation in state.definition.derivations:
             self.monitoring.watch(state.id, derivation.label, self.now)
             self.monitoring.unblock(state.id, "stimulation stopped", self.now, derivation.label)
@@ -167,16 +189,29 @@ class Room:
                 self.monitoring.block(state.id, "electrode", missing[derivation.label], self.now, derivation.label)
             elif state.rule is not None and state.baseline is None:
                 self.monitoring.block(state.id, "no baseline", "no baseline yet", self.now, derivation.label)
+        if self.technical.cautery:
+            self.monitoring.block(state.id, "cautery", "cautery", self.now)
         for channel in channels:
             bad = [i for i in (channel.plus, channel.minus) if i in self.technical.faults]
             if bad:
                 text = f"electrode {self.technical.label(bad[0])}: {self.technical.faults[bad[0]]}"
                 self.monitoring.block(state.id, "electrode", text, self.now, channel.derivation.label)
 
+    def _journal_filter(self, definition: TestDefinition, filter_id: str) -> None:
+        """Second-order sections in force: of finished sweeps and averages, and of the streams that run along."""
+        finished, causal = (
+            design(spec, self.rate_hz).tolist() for spec in (definition.filter, definition.causal or definition.filter)
+        )
+        self.bus.journal("filter", {
+            "test": definition.test.id, "filter_id": filter_id, "sos": finished, "causal_sos": causal,
+        })
+
     def stop_test(self, state: TestState) -> None:
         if not state.running:
             return
         state.running = False
+        if self.search is not None and self.search.state is state:
+            self.search.stop("the test was stopped")
         self.monitoring.forget(state.id)
         if state.stimulates and state.output is not None:
             self.deliveries.ledger.cancel(state.id)
@@ -199,14 +234,22 @@ class Room:
 
     def begin_pause(self, seconds: float, reason: str, person: str) -> None:
         self.pause = Pause(self.now + round(seconds * (self.rate_hz or 1.0)), reason, person)
-        self.bus.emit("case", {"pause": {"until_sample": self.pause.until, "reason": reason, "person": person}},
-                      kind="pause")
+        info = PauseInfo(until_sample=self.pause.until, reason=reason, person=person)
+        self.bus.emit("case", AlarmsPaused(pause=info), kind="pause")
 
     def end_pause(self) -> None:
         """When its time is over."""
         if self.pause is not None and self.now >= self.pause.until:
             self.pause = None
-            self.bus.emit("case", {"pause": None}, kind="pause")
+            self.bus.emit("case", AlarmsPaused(pause=None), kind="pause")
+
+    def tell_monitoring(self) -> None:
+        """Publish which derivations became monitored, or not: why."""
+        for s in self.monitoring.drain(self.now, self.rate_hz or 1.0):
+            changed = MonitoringChanged(
+                test=s.test, derivation=s.derivation, monitored=s.monitored, why=s.why, reasons=s.reasons
+            )
+            self.bus.emit("quality", changed, key=f"{s.test}/{s.derivation}")
 
     def restart_averages(self, cause: str) -> None:
         """After a gap or a reconnect: nothing is averaged across it."""

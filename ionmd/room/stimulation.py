@@ -8,19 +8,20 @@ all of it and says so; cautery only pauses.
 from __future__ import annotations
 
 import secrets
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ionmd.drivers.base import Sequence
-from ionmd.errors import INTERLOCK, NO_DEVICE, IonmdError, Refused
+from ionmd.drivers.base import Remembered, Sequence
+from ionmd.errors import INTERLOCK, LIMIT, NO_DEVICE, IonmdError, Refused
+from ionmd.events import StimOff, StimStateChanged
 from ionmd.model import Mark, StimState
 from ionmd.room.deliveries import REASONS
+from ionmd.room.outside import happened
 from ionmd.room.teststate import TestState
 from ionmd.stim.control import Trouble
 from ionmd.stim.delivery import ALTERNATION, Delivery, build
-from ionmd.stim.lease import Lease
-from ionmd.stim.limits import BY_NAME, check_sequence
+from ionmd.stim.lease import Holder, Lease
+from ionmd.stim.limits import BY_NAME, check_sequence, check_setting
 from ionmd.stim.schedule import Schedule, SlotRequest, make_cycle
 from ionmd.testdef import OutputDef
 from ionmd.timers import ARM_TTL_MS, HEARTBEAT_MS, HORIZON_MS
@@ -29,11 +30,14 @@ from ionmd.units import ma_to_ua, ms_to_samples, v_to_mv
 if TYPE_CHECKING:
     from ionmd.room.room import Room
 
-WATCHDOG = 10  # reason code of docs/wire/ionm1.md section 6
+# reasons of docs/wire/ionm1.md section 6 for which a device goes SAFE by itself
+BY_ITSELF = {10: "the device's watchdog missed our heartbeat", 30: "the stop button was pressed"}
 MANUAL_SLOT = 15
 THRESHOLD_SLOT = 14
 ALTERNATE_SLOTS = 7  # slot + 7 holds the other polarity of an alternating stimulus
 START_DELAY_MS = 300  # from a start request to the first pulse: loading and arming must be over by then
+GUARD_MS = 5  # between a sweep of the cycle and a delivery on demand
+MANUAL_ANSWER_MS = 100  # of a delivery that belongs to no test: how long its answer is kept out of other sweeps
 
 
 @dataclass
@@ -54,17 +58,31 @@ class ManualArm:
 class Stimulation:
     """Lease, schedule, manual tokens, heartbeat."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, earlier: Stimulation | None = None) -> None:
+        """`earlier`: of the case before; the lease is a person's, trip and heartbeat are the device's."""
         self._room = room
-        self.lease = Lease()
+        self.lease: Lease = earlier.lease if earlier is not None else Lease()
         self.schedule = Schedule()
         self.manual: ManualArm | None = None
         self.paused: dict[str, int] = {}  # cause -> deliveries skipped
-        self.tripped = 0  # the firmware's reason code while it is latched
-        self._beat = 0
-        self._next_beat = 0
+        self._reserved: list[tuple[int, int]] = []  # spans in which the cycle does not stimulate
+        self._fired: dict[str, int] = {}  # on-demand test -> sample of its newest delivery
+        # the firmware's reason code while it is latched
+        self.tripped: int = earlier.tripped if earlier is not None else 0
+        self._beat: int = earlier._beat if earlier is not None else 0
+        self._next_beat: int = earlier._next_beat if earlier is not None else 0
 
     # ------------------------------------------------------------ lease
+
+    def acquire(self, holder: Holder, take: bool) -> str:
+        """The lease's id.  A hand-over (`take`) leaves running what runs, not what waits for its `fire`: the new holder
+        arms it anew."""
+        before = self.lease.holder
+        lease = self.lease.acquire(holder, self._room.clock_s(), take)
+        if before is not None and before != holder and self.manual is not None and self.manual.next_sample is None:
+            self._room.control.abort(self.manual.output.jack)
+            self.manual = None
+        return lease
 
     def lost(self, reason: str) -> None:
         """The lease is gone: stop, tell."""
@@ -81,14 +99,16 @@ class Stimulation:
         self.schedule.stop()
         self.manual = None
         if room.search is not None:
-            room.search.stop()
+            room.search.stop(reason)
         stopped = [s for s in room.tests.values() if s.running and s.stimulates]
-        room.bus.emit("stim", {"state": "off", "reason": reason, "tests": [s.id for s in stopped]})
+        room.bus.emit("stim", StimOff(state="off", reason=reason, tests=[s.id for s in stopped]))
         for state in stopped:
+            state.suspended = reason  # a new start is what ends it
             room.monitoring.block(state.id, "stimulation stopped", f"stimulation stopped: {reason}", room.now)
         if any(s.continuous for s in stopped):
             room.technical.raised(
-                "stimulation.stopped", "", f"Not monitored: stimulation stopped ({reason}).", "high",
+                "stimulation.stopped", "", f"Not monitored: stimulation stopped ({reason}). Start the tests again.",
+                "high",
                 [s.id for s in stopped], "", [label for s in stopped if s.run for label in s.run.labels],
             )
 
@@ -99,14 +119,23 @@ class Stimulation:
         stimulus, output = state.definition.stimulus, state.output
         if stimulus is None or output is None:
             raise Refused(f"test {state.id} does not stimulate", INTERLOCK)
+        check_setting(
+            stimulus.amplitude, stimulus.width_us, stimulus.pulses, stimulus.interval_ms, BY_NAME[output.kind]
+        )
         sequence = build(stimulus, output.jack, stimulus.amplitude, state.definition.trigger.zero, sign)
         check_sequence(sequence, BY_NAME[output.kind], self.ceiling(output))
         return sequence
 
     def ceiling(self, output: OutputDef) -> int:
-        if not output.max_amplitude:
+        """The lower of the template's and the cart's ceiling (uA or mV; 0: the hard limit).  Raises Refused for an
+        output that the cart's configuration has switched off."""
+        cart = self._room.ceilings.get(output.kind)
+        if cart is not None and not (cart > 0.0):
+            raise Refused(f"output {output.name} is switched off: [limits] of the configuration gives it 0", LIMIT)
+        lowest = min((x for x in (output.max_amplitude, cart) if x), default=0.0)
+        if not lowest:
             return 0
-        return v_to_mv(output.max_amplitude) if output.kind == "transcranial" else ma_to_ua(output.max_amplitude)
+        return v_to_mv(lowest) if output.kind == "transcranial" else ma_to_ua(lowest)
 
     def need_device(self) -> None:
         if not self._room.control.attached:
@@ -143,9 +172,9 @@ class Stimulation:
     # ------------------------------------------------------------ every quantum
 
     def watch_lease(self) -> None:
-        """A silent holder loses the lease; monotonic time, because a person is waiting, not a sample."""
-        if self.lease.expired(time.monotonic()):
-            self.lost("the holder of the lease is silent")
+        """Between blocks: a silent holder loses the lease."""
+        if self.lease.expired(self._room.clock_s()):
+            happened(self._room, "lease_lost", reason="the holder of the lease is silent")
 
     def on_trouble(self, trouble: Trouble) -> None:
         """A request to the device failed (control thread's word)."""
@@ -159,9 +188,8 @@ class Stimulation:
             )
 
     def tick(self) -> None:
-        """Hand out what is due within the horizon; watch the lease; beat."""
+        """Hand out what is due within the horizon; beat."""
         room = self._room
-        self.watch_lease()
         horizon = room.now + ms_to_samples(HORIZON_MS, room.rate_hz) + room.quantum
         for at_sample, test in self.schedule.due(horizon):
             state = room.tests.get(test)
@@ -169,8 +197,9 @@ class Stimulation:
                 continue
             if self.lease.holder is None or room.deliveries.latched or state.suspended:
                 continue
-            if room.technical.cautery:
-                self.paused["cautery"] = self.paused.get("cautery", 0) + 1
+            why = "cautery" if room.technical.cautery else self._kept_free(at_sample)
+            if why:
+                self.paused[why] = self.paused.get(why, 0) + 1
                 continue
             odd = state.sweeps_alternated & 1 if _alternates(state) else 0
             state.sweeps_alternated += 1
@@ -191,25 +220,40 @@ class Stimulation:
         """The firmware changed state by itself or on request; `value` is the reason."""
         room = self._room
         state, reason = StimState(mark.state), mark.value
-        room.bus.emit("stim", {"state": state.name, "reason": reason, "at_sample": mark.sample})
-        if state is StimState.TRIPPED and not self.tripped:
-            self.tripped = reason
-            why = REASONS.get(reason, f"reason {reason}")
-            room.deliveries.latched = room.deliveries.latched or f"the stimulator tripped: {why}"
-            room.technical.raised(
-                "stimulus.tripped", "", f"The stimulator tripped and is latched off: {why}.", "high",
-                ["it stays off until `ionmd stim reset` with the cause known"],
-            )
-            self.stopped("the stimulator tripped")
-        elif state is StimState.SAFE and reason == WATCHDOG and any(
-            s.running and s.stimulates for s in room.tests.values()
+        changed = StimStateChanged(
+            state=state.name, code=reason, reason=REASONS.get(reason, ""),  # type: ignore[typeddict-item]
+            at_sample=mark.sample,
+        )
+        room.bus.emit("stim", changed)
+        if state is StimState.TRIPPED:
+            self._trip(reason)
+        elif state is StimState.SAFE and reason in BY_ITSELF and (
+            self.manual is not None or any(s.running and s.stimulates for s in room.tests.values())
         ):
-            self.stopped("the device's watchdog missed our heartbeat")
+            self.stopped(BY_ITSELF[reason])
 
-    def on_attach(self) -> None:
-        """A device (re)connected: its heartbeat starts at once, everything else stays off."""
+    def _trip(self, reason: int) -> None:
+        if self.tripped:
+            return
+        room = self._room
+        self.tripped = reason
+        why = REASONS.get(reason, f"reason {reason}")
+        room.deliveries.latched = room.deliveries.latched or f"the stimulator tripped: {why}"
+        room.technical.raised(
+            "stimulus.tripped", "", f"The stimulator tripped and is latched off: {why}.", "high",
+            ["it stays off until `ionmd stim reset` with the cause known"],
+        )
+        self.stopped("the stimulator tripped")
+
+    def on_attach(self, remembered: Remembered) -> None:
+        """A device (re)connected: its heartbeat starts at once, everything else stays off; what latched it before we
+        came still does."""
         self._next_beat = 0
         self.manual = None
+        self._reserved.clear()
+        self._room.deliveries.begin_nonces(remembered.nonce)
+        if remembered.trip_reason:
+            self._trip(remembered.trip_reason)
 
     def _ask(self, state: TestState, slot: int, at_sample: int) -> None:
         room, stimulus = self._room, state.definition.stimulus
@@ -239,24 +283,72 @@ class Stimulation:
             raise Refused("the arm token expired (10 s); arm again", INTERLOCK)
         return arm
 
-    def fire(self, arm: ManualArm, slot: int = MANUAL_SLOT, at_sample: int | None = None) -> int:
-        """One delivery a horizon from now (or at `at_sample`); its sample."""
-        room = self._room
-        at = max(at_sample or 0, room.now + ms_to_samples(HORIZON_MS, room.rate_hz))
-        state = next(
-            (s for s in room.tests.values() if s.running and not s.continuous and s.output is not None
-             and s.output.jack == arm.output.jack), None,
-        )
-        sequence = arm.sequence
-        room.deliveries.ask(state, slot, at, Delivery(
-            room.deliveries.next_nonce(), state.id if state else "", arm.output.jack, len(sequence.pulses),
-            sequence.zero_at, at, sequence.volts, abs(sequence.pulses[0].amplitude) / 1000.0,
-        ))
+    def fire(self, arm: ManualArm, slot: int = MANUAL_SLOT, at_sample: int | None = None) -> Delivery:
+        """One delivery as soon as it may be, or at `at_sample`, if that is later."""
+        state = self.test_of(arm.output)
+        if state is not None and unlike(arm.sequence, self.sequence(state)):
+            state = None  # not the test's own stimulus: its answer is no sweep of the test
+        delivery = self.on_demand(state, arm.output, slot, arm.sequence, at_sample or 0)
         if arm.rate_hz:
-            arm.next_sample = at + round(room.rate_hz / arm.rate_hz)
-        return at
+            arm.next_sample = delivery.asked_sample + round(self._room.rate_hz / arm.rate_hz)
+        return delivery
+
+    def test_of(self, output: OutputDef) -> TestState | None:
+        """The running on-demand test whose sweeps the deliveries on this output are."""
+        return next(
+            (s for s in self._room.tests.values() if s.running and not s.continuous and s.output is not None
+             and s.output.jack == output.jack), None,
+        )
+
+    def on_demand(
+        self, state: TestState | None, output: OutputDef, slot: int, sequence: Sequence, at_sample: int = 0
+    ) -> Delivery:
+        """Ask for one delivery outside the cycle.
+
+        The cycle keeps free of it: neither does a pulse of the cycle reach into its sweep (an M wave would pass for
+        a response), nor it into theirs.  Raises Refused when the test's own gap between deliveries is not over."""
+        room = self._room
+        before, after = self._cycle_reach()
+        at = max(at_sample, room.now + ms_to_samples(HORIZON_MS, room.rate_hz) + room.quantum + before)
+        self._need_gap(state, at)
+        delivery = Delivery(
+            room.deliveries.next_nonce(), state.id if state else "", output.jack, len(sequence.pulses),
+            sequence.zero_at, at, sequence.volts, abs(sequence.pulses[0].amplitude) / 1000.0,
+        )
+        room.deliveries.ask(state, slot, at, delivery)
+        train = ms_to_samples(sequence.pulses[-1].t_us / 1000.0, room.rate_hz)
+        epoch = state.definition.epoch if state is not None else None
+        answer = ms_to_samples(epoch.stop_ms if epoch is not None else MANUAL_ANSWER_MS, room.rate_hz)
+        self._reserved = [r for r in self._reserved if r[1] > room.now]
+        self._reserved.append((at - before, at + train + answer + after))
+        if state is not None:
+            self._fired[state.id] = at
+        return delivery
+
+    def _cycle_reach(self) -> tuple[int, int]:
+        """Samples that sweeps of the running cycle reach after and before their pulse, with a guard; 0 without one."""
+        windows = [s.run.sweep_window() for s in self._room.tests.values() if s.running and s.continuous and s.run]
+        if not windows:
+            return 0, 0
+        guard = ms_to_samples(GUARD_MS, self._room.rate_hz)
+        return max(stop for _, stop in windows) + guard, max(-start for start, _ in windows) + guard
+
+    def _kept_free(self, at_sample: int) -> str:
+        return "another stimulus" if any(a <= at_sample < b for a, b in self._reserved) else ""
+
+    def _need_gap(self, state: TestState | None, at: int) -> None:
+        if state is None or state.definition.stimulus is None or state.id not in self._fired:
+            return
+        gap_ms = state.definition.stimulus.min_gap_ms
+        passed_ms = (at - self._fired[state.id]) * 1000.0 / self._room.rate_hz
+        if not (passed_ms >= gap_ms):
+            raise Refused(
+                f"{state.id} was delivered {max(0.0, passed_ms) / 1000:.1f} s ago; {gap_ms / 1000:g} s between its "
+                f"deliveries were expected (min_gap_ms): fire again in {(gap_ms - passed_ms) / 1000:.1f} s", INTERLOCK,
+            )
 
     def _repeat(self, horizon: int) -> None:
+        horizon += self._cycle_reach()[0]
         arm = self.manual
         while arm is not None and arm.rate_hz and arm.next_sample is not None and arm.next_sample < horizon:
             if self.lease.holder is None:
@@ -267,6 +359,23 @@ class Stimulation:
             except IonmdError:
                 self.manual = None
                 return
+
+
+def unlike(armed: Sequence, wanted: Sequence) -> list[str]:
+    """In what an armed delivery differs from a test's stimulus, the amplitude apart; empty: it is one of the test's."""
+    if armed.output != wanted.output or armed.volts is not wanted.volts:
+        return ["output"]
+    found = []
+    if len(armed.pulses) != len(wanted.pulses):
+        found.append(f"{len(armed.pulses)} pulses, the test has {len(wanted.pulses)}")
+    a, b = armed.pulses[0], wanted.pulses[0]
+    if a.width_us != b.width_us:
+        found.append(f"width {a.width_us} us, the test has {b.width_us} us")
+    if a.biphasic is not b.biphasic or (a.amplitude > 0) is not (b.amplitude > 0):
+        found.append("another polarity")
+    if not found and any(x.t_us != y.t_us for x, y in zip(armed.pulses, wanted.pulses, strict=True)):
+        found.append(f"interval {armed.pulses[1].t_us / 1000:g} ms, the test has {wanted.pulses[1].t_us / 1000:g} ms")
+    return found
 
 
 def _alternates(state: TestState) -> bool:

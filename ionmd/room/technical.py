@@ -7,13 +7,14 @@ Cautery and overload only *pause* averaging and stimulation; they resume by them
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from ionmd.model import AuxLine, Block, Gap, Mark, Priority
+from ionmd.events import AuxChanged, ImpedanceFound
+from ionmd.model import AuxLine, Block, Mark, Priority
 from ionmd.runner.base import Span
 from ionmd.timers import CAUTERY_QUIET_MS
 from ionmd.units import ms_to_samples
@@ -33,24 +34,28 @@ LOST_KOHM = 50.0
 GOOD_KOHM = 5.0
 CAUTERY_LIMIT_S = 10.0  # a cautery sense line held longer is itself a technical alarm (faults A02)
 STEP_S = 1.0
+_OPEN = float("inf")
 
 
 class Technical:
     """Equipment conditions of the room."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, earlier: Technical | None = None) -> None:
+        """`earlier`: of the case before; lines and impedances are the device's, faults are looked for afresh."""
         self._room = room
         self.spoiled: deque[Span] = deque(maxlen=64)
-        self.aux: dict[int, bool] = {}
+        self.aux: dict[int, bool] = dict(earlier.aux) if earlier is not None else {}
         self.faults: dict[int, str] = {}  # input -> what is wrong with it
-        self.impedance_kohm: dict[int, float] = {}
-        self.cautery_since: int | None = None
+        self.impedance_kohm: dict[int, float] = dict(earlier.impedance_kohm) if earlier is not None else {}
+        self.cautery_since: int | None = earlier.cautery_since if earlier is not None else None
         self.cautery_samples = 0
         self._lo: npt.NDArray[np.float32] | None = None  # extremes of each input since `_from`
         self._hi: npt.NDArray[np.float32] | None = None
         self._from = 0
         self._clipped_since: dict[int, int] = {}
-        self._wanted: tuple[set[int], Callable[[object], None], tuple[int, ...]] | None = None
+        self._wanted: tuple[set[int], Callable[[object], None], tuple[int, ...]] | None = (
+            earlier._wanted if earlier is not None else None
+        )
 
     # ------------------------------------------------------------ alarms
 
@@ -95,7 +100,7 @@ class Technical:
         line, level = mark.output, bool(mark.value)
         self.aux[line] = level
         name = AuxLine(line).name.lower().replace("_", " ") if line in list(AuxLine) else f"line {line}"
-        self._room.bus.emit("device", {"aux": name, "level": int(level), "at_sample": mark.sample}, kind="aux")
+        self._room.bus.emit("device", AuxChanged(aux=name, level=int(level), at_sample=mark.sample), kind="aux")
         if line == AuxLine.CAUTERY:
             if level:
                 self.cautery_since = mark.sample
@@ -112,8 +117,9 @@ class Technical:
         kohm = mark.value / 1000.0 if mark.value >= 0 else float("inf")
         self.impedance_kohm[mark.output] = kohm
         label = self.label(mark.output)
-        self._room.bus.emit("quality", {"electrode": label, "input": mark.output, "impedance_kohm": round(kohm, 2)},
-                            key=f"impedance/{mark.output}")
+        known = round(kohm, 2) if kohm < _OPEN else None
+        found = ImpedanceFound(electrode=label, input=mark.output, impedance_kohm=known)
+        self._room.bus.emit("quality", found, key=f"impedance/{mark.output}")
         if self._wanted is not None:
             open_inputs, done, inputs = self._wanted
             open_inputs.discard(mark.output)
@@ -125,12 +131,22 @@ class Technical:
         elif self.faults.get(mark.output, "").startswith("impedance"):
             self._mended(mark.output)
 
+    def tell_known_faults(self) -> None:
+        """A case opens: an electrode that was found bad before it is bad in it."""
+        for i, kohm in sorted(self.impedance_kohm.items()):
+            if not (kohm <= LOST_KOHM):
+                self._fault(i, f"impedance {kohm:.0f} kohm")
+
     def spans(self) -> list[Span]:
         """Gaps and cautery so far, a running one open-ended."""
         found = list(self.spoiled)
         if self.cautery_since is not None:
             found.append(Span(self.cautery_since, self._room.now + (1 << 40), "cautery"))
         return found
+
+    def muted(self, first: int, stop: int) -> str:
+        """Why samples [first, stop) are no signal on any input (cautery and its quiet time after); empty: they are."""
+        return next((s.cause for s in self.spans() if s.cause == "cautery" and s.start < stop and first < s.stop), "")
 
     @property
     def cautery(self) -> bool:
@@ -141,7 +157,7 @@ class Technical:
     def on_block(self, block: Block) -> None:
         """Gap bookkeeping for every block; electrode supervision once a second of samples."""
         rate = self._room.rate_hz
-        if block.gap & (Gap.LOST | Gap.SESSION) and block.lost:
+        if block.lost:
             self.spoiled.append(Span(block.first - block.lost, block.first, "gap"))
         if self._lo is None or self._hi is None or len(self._lo) != block.stride:
             self._from = block.first
@@ -215,13 +231,13 @@ class Technical:
         channel = next(c for c in state.run.channels if c.derivation.label == derivation)  # type: ignore[union-attr]
         return channel.plus, channel.minus
 
-    def electrode_faults(self, state: TestState) -> list[str]:
-        """Sentences about the electrodes of a test's alert derivations."""
+    def electrode_faults(self, state: TestState, derivations: Container[str]) -> list[str]:
+        """Sentences about the electrodes of these derivations: a lost one explains its own, never the others."""
         if state.run is None:
             return []
         found = []
         for c in state.run.channels:
             for i in (c.plus, c.minus):
-                if i in self.faults and c.derivation.role == "alert":
+                if i in self.faults and c.derivation.label in derivations:
                     found.append(f"electrode {self.label(i)}: {self.faults[i]}")
         return sorted(set(found))

@@ -10,32 +10,13 @@ import msgspec
 from ionmd.alarm.baseline import AverageData, Baseline
 from ionmd.alarm.watch import ChangeWatch
 from ionmd.errors import INTERLOCK, LIMIT, Refused
+from ionmd.events import TestInfo
 from ionmd.model import Marker, Reading
 from ionmd.runner.base import Run
-from ionmd.testdef import AlarmRule, OutputDef, Stimulus, TestDefinition
+from ionmd.testdef import AlarmRule, OutputDef, TestDefinition
 
 KEEP_AVERAGES = 8
 KEEP_READINGS = 64
-
-
-class TestInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A row of `test.list`."""
-
-    test: str
-    modality: str
-    side: str
-    title: str
-    running: bool
-    derivations: list[str]
-    missing: dict[str, str] = {}
-    stimulus: Stimulus | None = None
-    output: str = ""
-    own_rate_hz: float | None = None
-    averages: int = 0
-    rejected: dict[str, int] = {}
-    age_s: float | None = None
-    baseline: str = ""
-    excluded: list[str] = []
 
 
 @dataclass
@@ -77,6 +58,11 @@ class TestState:
     @property
     def baseline(self) -> Baseline | None:
         return self.baselines.get(self.active_baseline)
+
+    @property
+    def alert_labels(self) -> list[str]:
+        """Derivations that speak for the patient, without those that a person excluded."""
+        return [d.label for d in self.definition.derivations if d.role == "alert" and d.label not in self.excluded]
 
     @property
     def stimulates(self) -> bool:

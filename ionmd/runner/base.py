@@ -6,6 +6,7 @@ came), `collect` (sweeps that are complete by now).  A runner never looks at wal
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from ionmd.alarm.baseline import AverageData
 from ionmd.dsp.history import History
+from ionmd.events import SweepSeen
 from ionmd.model import AverageResult, Block, Reading
 from ionmd.runner.plan import Channel
 from ionmd.stim.delivery import Delivery
@@ -31,6 +33,11 @@ class SubAverage:
     uv: npt.NDArray[np.float64]  # [derivation, sample]
     counts: list[int]  # accepted sweeps of each derivation
     readings: list[Reading]  # of the recent average that ends here
+    wanted: int = 1  # sweeps of a whole sub-average
+
+    def thinness(self, derivation: int) -> float:
+        """How many times more than a whole sub-average this one varies: noise goes with 1 / sqrt(sweeps)."""
+        return math.sqrt(max(1.0, self.wanted / max(1, self.counts[derivation])))
 
 
 @dataclass
@@ -41,16 +48,22 @@ class Report:
     readings: list[Reading] = field(default_factory=list)
     sub: SubAverage | None = None
     finished: AverageData | None = None
+    sweeps: list[SweepSeen] = field(default_factory=list)  # each one that was cut, or was not delivered
     events: list[tuple[str, dict[str, object]]] = field(default_factory=list)  # topic, data
+    valid: list[str] = field(default_factory=list)  # derivations that were watched until now without a reading of it
+    rejected: str = ""  # why a single sweep that was asked for gave no reading
+    rejecting: dict[str, bool] = field(default_factory=dict)  # derivations whose sweeps are (no longer) all rejected
 
 
 @dataclass(frozen=True)
 class Span:
-    """Samples [start, stop) that are no signal: stimulus artefact, cautery, a gap."""
+    """Samples [start, stop) that are no signal: stimulus artefact, cautery, a gap.  `answered`: until then muscles may
+    answer the stimulus, which is no spontaneous activity."""
 
     start: int
     stop: int
     cause: str
+    answered: int = 0
 
 
 @dataclass
@@ -78,8 +91,9 @@ class Run(ABC):
     def id(self) -> str:
         return self.definition.test.id
 
-    def feed(self, block: Block, artefacts: list[Span]) -> list[Report]:
-        """Continuous samples; `artefacts` are the stimulus windows that overlap this block."""
+    def feed(self, block: Block, artefacts: list[Span], muted: str = "") -> list[Report]:
+        """Continuous samples; `artefacts` are the stimulus windows near this block, by start; `muted` says why no
+        sample of it is a signal."""
         return []
 
     def expect(self, delivery: Delivery, zero: int) -> list[Report]:

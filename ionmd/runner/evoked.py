@@ -8,26 +8,29 @@ average is finished: it can become a baseline.  The finished average is filtered
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from ionmd.alarm.baseline import AverageData
-from ionmd.dsp.average import Averaged, SweepSum, combine, sweep_extremes
+from ionmd.dsp.average import sweep_extremes
 from ionmd.dsp.blank import blank_sweep
 from ionmd.dsp.derive import Montage
-from ionmd.dsp.design import filter_id
+from ionmd.dsp.design import design, filter_id
 from ionmd.dsp.history import History
 from ionmd.dsp.noise import estimate
 from ionmd.dsp.zerophase import filter_average
+from ionmd.events import SweepSeen
+from ionmd.modality.enough import sweeps_needed
 from ionmd.modality.evoked import measure_average, response_window, rules_of
 from ionmd.model import AverageResult, Block, Reading, Source, encode_curve
 from ionmd.runner.base import Pending, Report, Run, Span, SubAverage
 from ionmd.runner.plan import Channel, plan_sweep
-from ionmd.runner.stream import CausalStream, design
+from ionmd.runner.stream import CausalStream
+from ionmd.runner.sub import Sub, Typical, join
 from ionmd.stim.delivery import Delivery, StimulusTally
 from ionmd.testdef import TestDefinition
 
@@ -35,16 +38,9 @@ from ionmd.testdef import TestDefinition
 RECENT_SUBS = 4
 # A sub-average is closed when its best derivation has enough sweeps, or after this many times as many tries.
 MAX_TRIES = 4
+LEAST_SUBS = 2  # sub-averages before an average may end early: one alone has halves, but nothing that repeats it
 
-
-@dataclass
-class _Sub:
-    sums: SweepSum
-    tally: StimulusTally = field(default_factory=StimulusTally)
-    first: int = 0
-    last: int = 0
-    tried: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
+_Measurement = tuple[AverageResult, list[Reading], npt.NDArray[np.float64]]
 
 
 class EvokedRun(Run):
@@ -70,30 +66,35 @@ class EvokedRun(Run):
             self._causal = CausalStream(channels, stride_in, definition.causal or definition.filter, rate_hz, keep_s)
         self._inputs = np.zeros((self.plan.n + 1, stride_in), np.float32)
         self._sweep = np.zeros((self.plan.n + 1, self._stride), np.float32)
+        reject_n = max(1, self.plan.reject[1] - self.plan.reject[0])
+        self._reject_rows = np.zeros((reject_n + 1, self._stride), np.float32)
+        self._power = np.zeros(self._d)  # of the newest sweep's causal stream; 0: not known
+        self._ordinary = np.zeros(self._d, np.int64)
+        self._typical = Typical(self._d)
         self._pending: deque[Pending] = deque()
         self._averages = 0
         self._subs_done = 0
         self._current = self._open_sub()
-        self._recent: deque[_Sub] = deque(maxlen=RECENT_SUBS)
-        self._whole: list[_Sub] = []
+        self._recent: deque[Sub] = deque(maxlen=RECENT_SUBS)
+        self._whole: list[Sub] = []
+        self._unaccepted = [0] * self._d  # tries since the last accepted sweep of each derivation
+        self._flips: dict[str, bool] = {}
 
     # ------------------------------------------------------------ samples and deliveries in
 
     def sweep_window(self) -> tuple[int, int]:
         return self.plan.start, self.plan.stop
 
-    def feed(self, block: Block, artefacts: list[Span]) -> list[Report]:
+    def feed(self, block: Block, artefacts: list[Span], muted: str = "") -> list[Report]:
         if self._causal is not None:
-            first, n = block.first, block.n
-            spans = [(max(0, s.start - first), min(n, s.stop - first)) for s in artefacts]
-            self._causal.feed(block, [(a, b) for a, b in spans if a < b])
+            self._causal.note(block, artefacts)
         return []
 
     def expect(self, delivery: Delivery, zero: int) -> list[Report]:
         if not delivery.ok:
             self._current.tally.add(delivery, self._polarity)
             self._count("stimulus")
-            return []
+            return [Report(sweeps=[self._seen(zero, [], "stimulus")])]
         self._pending.append(Pending(delivery, zero))
         return []
 
@@ -117,25 +118,31 @@ class EvokedRun(Run):
 
     def collect(self, history: History, processed: int, spoiled: Iterable[Span]) -> list[Report]:
         reports: list[Report] = []
+        if self._causal is not None and self._causal.behind(processed) > self.plan.n:
+            self._causal.follow(history, processed)  # the history of the inputs does not hold much more
         while self._pending and self._pending[0].zero + self.plan.stop <= processed:
             pending = self._pending.popleft()
-            self._add(pending, history, spoiled)
+            seen = self._add(pending, history, spoiled)
             sub = self._current
-            best = int(sub.sums.count.sum(axis=0)[: self._d].max(initial=0))
+            best = sub.most
             wanted = self.definition.average.sub_sweeps
             if best >= wanted or (sub.tried >= MAX_TRIES * wanted and best > 0):
                 reports.append(self._close_sub())
+            else:
+                reports.append(Report())
+            reports[-1].sweeps.append(seen)
+            reports[-1].rejecting, self._flips = self._flips, {}
         return reports
 
     def finish(self) -> list[Report]:
         """The end of a recording: what is summed so far becomes a last average."""
-        if not self._whole and int(self._current.sums.count.sum()) == 0:
+        if not self._whole and not self._current.most:
             return []
-        if int(self._current.sums.count.sum()):
+        if self._current.most:
             self._seal()
         return [self._finish_average(Report())] if self._whole else []
 
-    def _add(self, pending: Pending, history: History, spoiled: Iterable[Span]) -> None:
+    def _add(self, pending: Pending, history: History, spoiled: Iterable[Span]) -> SweepSeen:
         zero, plan, sub = pending.zero, self.plan, self._current
         first, stop = zero + plan.start, zero + plan.stop
         sub.tried += 1
@@ -143,7 +150,7 @@ class EvokedRun(Run):
         cause = next((s.cause for s in spoiled if s.start < stop and first < s.stop), "")
         if cause or not history.covers(first, plan.n):
             self._count(cause or "gap")
-            return
+            return self._seen(zero, [], cause or "gap")
         accept = np.ones(self._d, np.uint8)
         history.view(first, plan.n, self._inputs)
         self._montage.apply(self._inputs, plan.n, self._sweep)
@@ -151,29 +158,64 @@ class EvokedRun(Run):
             a, b = max(0, plan.blank[0] - plan.start), min(plan.n, plan.blank[1] - plan.start)
             blank_sweep(self._sweep[: plan.n], a, b, self.definition.blank.method)
         if plan.reject_uv is not None:
-            self._reject(zero, accept)
+            self._reject(zero, accept, history)
         for d, label in enumerate(self.labels):
             if label in self.excluded:
                 accept[d] = 0
+            else:
+                self._tried(d, label, bool(accept[d]))
+        kinds = self._typical.classify(self._power, accept) if plan.reject_uv is not None else self._ordinary
+        accept[: self._d][kinds < 0] = 0
         if not accept.any():
-            self._count("amplitude" if plan.reject_uv is not None else "excluded")
-            return
+            why = "flat" if bool((kinds < 0).any()) else "amplitude" if plan.reject_uv is not None else "excluded"
+            self._count(why)
+            return self._seen(zero, [], why)
         if not int(accept.min()):
             sub.rejected["amplitude (some derivations)"] += 1
-        if int(sub.sums.count.sum()) == 0:
+        if not sub.most:
             sub.first = zero
-        sub.sums.add(self._sweep[: plan.n], accept)
+        sub.add(self._sweep[: plan.n], accept, self._power, kinds)
+        for d in np.flatnonzero(accept).tolist():
+            sub.accepted[d] = (sub.accepted[d][0] or zero, stop - 1)
         if pending.delivery.marks:
             sub.tally.add(pending.delivery, self._polarity)
+        return self._seen(zero, [x for x, taken in zip(self.labels, accept, strict=True) if taken])
 
-    def _reject(self, zero: int, accept: npt.NDArray[np.uint8]) -> None:
+    def _seen(self, zero: int, took: list[str], reason: str = "") -> SweepSeen:
+        sub = self._current
+        seen = SweepSeen(
+            test=self.id, sample=zero, accepted=bool(took), sweeps=sub.most,
+            rejected=sum(sub.rejected.values()), derivations=took,
+        )
+        if reason:
+            seen["reason"] = reason
+        return seen
+
+    def _tried(self, d: int, label: str, accepted: bool) -> None:
+        """Note when a whole sub-average's worth of sweeps was rejected, and when that ends."""
+        limit = self.definition.average.sub_sweeps
+        if accepted:
+            if self._unaccepted[d] >= limit:
+                self._flips[label] = False
+            self._unaccepted[d] = 0
+        else:
+            self._unaccepted[d] += 1
+            if self._unaccepted[d] == limit:
+                self._flips[label] = True
+
+    def _reject(self, zero: int, accept: npt.NDArray[np.uint8], history: History) -> None:
         lo, hi = self.plan.reject
         limit = self.plan.reject_uv or 0.0
         if self._causal is not None:
+            self._causal.follow(history, zero + hi)
             if self._causal.history.covers(zero + lo, hi - lo):
                 self._causal.history.within(zero + lo, hi - lo, limit, accept)
             else:
                 accept[:] = 0
+                return
+            self._causal.history.view(zero + lo, hi - lo, self._reject_rows)
+            seen = self._reject_rows[: hi - lo, : self._d].astype(np.float64)
+            self._power[:] = np.add.reduce(seen * seen, axis=0) / (hi - lo)
             return
         low, high = sweep_extremes(self._sweep, lo - self.plan.start, hi - self.plan.start)
         for d in range(self._d):
@@ -187,11 +229,14 @@ class EvokedRun(Run):
 
     # ------------------------------------------------------------ averages
 
-    def _open_sub(self) -> _Sub:
-        return _Sub(SweepSum(self._d, self.plan.n, squares=False))
+    def _open_sub(self) -> Sub:
+        return Sub(self._d, self.plan.n, [(0, 0)] * self._d)
 
-    def _seal(self) -> _Sub:
+    def _seal(self) -> Sub:
         sub = self._current
+        averaged, _ = join([sub], self.definition.average.weighted)
+        sub.mean = self._filtered(averaged.mean)
+        sub.halves = [self._filtered(h) for h in averaged.halves]
         self._subs_done += 1
         self._whole.append(sub)
         self._recent.append(sub)
@@ -201,27 +246,36 @@ class EvokedRun(Run):
     def _close_sub(self) -> Report:
         sub = self._seal()
         report = Report()
-        alone = self._filtered(sub.sums.mean())
         recent = list(self._recent)
         average, readings, _ = self._measure(recent, "recent", f"{self.id}-r{self._subs_done}")
         report.averages.append(average)
         report.readings += readings
-        counts = [int(c) for c in sub.sums.count.sum(axis=0)[: self._d]]
-        report.sub = SubAverage(sub.first, sub.last, alone, counts, readings)
-        done = sum(int(s.sums.count.sum(axis=0)[: self._d].max(initial=0)) for s in self._whole)
-        if done >= self.definition.average.sweeps:
+        counts = [int(c) for c in sub.counts()]
+        report.sub = SubAverage(
+            sub.first, sub.last, _mean(sub), counts, readings, self.definition.average.sub_sweeps
+        )
+        asked = self.definition.average
+        done = sum(s.most for s in self._whole)
+        if done >= asked.sweeps:
             report = self._finish_average(report)
+        elif asked.stop_when_enough and len(self._whole) >= LEAST_SUBS and any(
+            # the recent average tells when a look at the whole one is worth its time
+            r.sweeps_needed is not None and r.sweeps_needed <= 1.5 * done for r in readings
+        ):
+            so_far = self._measure(self._whole, "average", f"{self.id}-{self._averages + 1}")
+            if any(map(_enough, so_far[1])):
+                report = self._finish_average(report, so_far)
         return report
 
-    def _finish_average(self, report: Report) -> Report:
+    def _finish_average(self, report: Report, measured: _Measurement | None = None) -> Report:
         self._averages += 1
         subs, self._whole = self._whole, []
-        average, readings, mean = self._measure(subs, "average", f"{self.id}-{self._averages}")
+        average, readings, mean = measured or self._measure(subs, "average", f"{self.id}-{self._averages}")
         report.averages.append(average)
         report.readings += readings
         report.finished = AverageData(
             average.id, self.id, average.sample, list(self.labels), self.filter_id, average.stimulus, mean,
-            [self._filtered(s.sums.mean()) for s in subs], readings,
+            [_mean(s) for s in subs], readings,
             {label: self.window(label) for label in self.labels},
         )
         return report
@@ -248,16 +302,13 @@ class EvokedRun(Run):
         out -= out[:, max(0, a) : max(1, b)].mean(axis=1, keepdims=True)
         return out
 
-    def _measure(
-        self, subs: list[_Sub], kind: str, average_id: str
-    ) -> tuple[AverageResult, list[Reading], npt.NDArray[np.float64]]:
-        halves_of = [[self._filtered(h) for h in s.sums.halves()] for s in subs]
-        # the weight of a sub-average is the noise that the finished filter leaves, not the drift it removes
-        noise_power = np.array([((a - b) ** 2).mean(axis=1) / 4.0 for a, b in halves_of])
-        averaged: Averaged = combine([s.sums for s in subs], self.definition.average.weighted, noise_power)
+    def _measure(self, subs: list[Sub], kind: str, average_id: str) -> _Measurement:
+        # weights go by the noise that a filter leaves, not by the drift that it removes
+        noise_power = np.array([((a - b) ** 2).mean(axis=1) / 4.0 for a, b in (s.halves for s in subs)])
+        averaged, share = join(subs, self.definition.average.weighted, noise_power)
         mean = self._filtered(averaged.mean)
         halves = [self._filtered(h) for h in averaged.halves]
-        parts = [self._filtered(s.sums.mean()) for s in subs]
+        parts = [_mean(s) for s in subs]
         tally, reasons = StimulusTally(), Counter[str]()
         for s in subs:
             tally.merge(s.tally)
@@ -269,24 +320,37 @@ class EvokedRun(Run):
         for d, channel in enumerate(self.channels):
             label = channel.derivation.label
             n = int(averaged.n[d])
+            went_in = [s.accepted[d] for s in subs if s.accepted[d][1]] or [(first, last)]
             tried = sum(s.tried for s in subs)
             noise = estimate(
                 mean[d], [h[d] for h in halves], [p[d] for p in parts],
-                [int(s.sums.count[:, d].sum()) for s in subs], self.window(label), self.plan.dt_ms,
+                [float(w) * n for w in share[:, d]], self.window(label), self.plan.dt_ms,
             )
             measured = measure_average(self.definition, label, mean[d], self.plan.t0_ms, self.plan.dt_ms, noise)
             readings.append(
                 Reading(
-                    self.id, label, channel.derivation.role, f"{average_id}/{label}", last, first, measured.status, n,
+                    self.id, label, channel.derivation.role, f"{average_id}/{label}", went_in[-1][1], went_in[0][0],
+                    measured.status, n,
                     tried - n, source, self.filter_id, stimulus, measured.markers, measured.measures,
                     measured.snr_db, measured.residual_noise_uv, measured.reproducibility, kind, average_id,
-                    rejected_reasons=dict(reasons),
+                    rejected_reasons=dict(reasons), sweeps_needed=sweeps_needed(self.definition, measured, n),
                 )
             )
         most = int(averaged.n[: self._d].max(initial=0))
         result = AverageResult(
             average_id, self.id, kind, last, first, most, sum(s.tried for s in subs) - most, list(self.labels),
             self.filter_id, source, stimulus, encode_curve(mean.astype(np.float32), self.plan.t0_ms, self.plan.dt_ms),
-            dict(reasons),
+            dict(reasons), self.plan.dt_ms * 1000.0 / math.sqrt(12.0),
         )
         return result, readings, mean
+
+
+def _enough(reading: Reading) -> bool:
+    needed = reading.sweeps_needed
+    return reading.role == "alert" and reading.status == "present" and needed is not None and needed <= reading.sweeps
+
+
+def _mean(sub: Sub) -> npt.NDArray[np.float64]:
+    if sub.mean is None:
+        raise ValueError("a sub-average is measured before it is sealed")
+    return sub.mean

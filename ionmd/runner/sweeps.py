@@ -16,16 +16,16 @@ import numpy.typing as npt
 from ionmd.alarm.baseline import AverageData
 from ionmd.dsp.blank import blank_sweep
 from ionmd.dsp.derive import Montage
-from ionmd.dsp.design import filter_id
+from ionmd.dsp.design import design, filter_id
 from ionmd.dsp.history import History
 from ionmd.dsp.zerophase import filter_average
+from ionmd.events import SweepSeen
 from ionmd.modality.evoked import Measured
 from ionmd.modality.motor import measure_sweep
 from ionmd.modality.tof import measure_train
 from ionmd.model import AverageResult, Mark, Reading, Source, encode_curve
 from ionmd.runner.base import Pending, Report, Run, Span, SubAverage
 from ionmd.runner.plan import Channel, plan_sweep
-from ionmd.runner.stream import design
 from ionmd.stim.delivery import Delivery, StimulusTally
 from ionmd.testdef import TestDefinition
 
@@ -72,8 +72,9 @@ class SweepRun(Run):
 
     def expect(self, delivery: Delivery, zero: int) -> list[Report]:
         if not delivery.ok or delivery.no_contact:
-            self.rejected["no contact" if delivery.no_contact else "stimulus"] += 1
-            return []
+            why = "no contact" if delivery.no_contact else "stimulus"
+            self.rejected[why] += 1
+            return [Report(sweeps=[self._seen(zero, why)])]
         self._pending.append(Pending(delivery, zero))
         return []
 
@@ -117,9 +118,12 @@ class SweepRun(Run):
             sweep, cause = self._cut(zero, history, spoiled)
             if sweep is None:
                 self.rejected[cause] += 1
+                report.rejected = cause
+                report.sweeps.append(self._seen(zero, cause))
                 return report
             sweeps.append(sweep)
         self._done += 1
+        report.sweeps.append(self._seen(pending.zero))
         tally = StimulusTally()
         tally.add(delivery, self.definition.stimulus.polarity if self.definition.stimulus else "monophasic")
         stimulus, source = tally.summary(None), self.source
@@ -138,7 +142,7 @@ class SweepRun(Run):
                 last, first, m.status, 1, 0, source, self.filter_id, stimulus, m.markers, m.measures,  # type: ignore[arg-type]
                 m.snr_db, m.residual_noise_uv, None, "sweep", average_id,
             ))
-        if self.definition.test.modality == "motor":
+        if self.definition.test.modality in ("motor", "tof"):  # of a train of four its first response
             windows = {label: self._window(label) for label in self.labels}
             report.sub = SubAverage(first, last, sweeps[0], [1] * self._d, report.readings)
             report.finished = AverageData(
@@ -146,6 +150,16 @@ class SweepRun(Run):
                 report.readings, windows,
             )
         return report
+
+    def _seen(self, zero: int, reason: str = "") -> SweepSeen:
+        """Every sweep is an answer of its own; `sweeps` and `rejected` count since the test began."""
+        seen = SweepSeen(
+            test=self.id, sample=zero, accepted=not reason, sweeps=self._done, rejected=sum(self.rejected.values()),
+            derivations=[] if reason else list(self.labels),
+        )
+        if reason:
+            seen["reason"] = reason
+        return seen
 
     def _judge(self, sweeps: list[F64], label: str) -> Measured:
         if not self._tof:

@@ -45,11 +45,12 @@ class StreamSpec:
 class Sink(Protocol):
     """Where a source puts samples: safe from any thread, never blocks, keeps what it is given."""
 
-    def push(self, first: int, data: bytes, n: int, flags: int = 0) -> None:
-        """`n` samples `[sample, channel]` from case sample `first`; `data` must never change afterwards."""
+    def push(self, first: int, data: bytes | memoryview, n: int, flags: int = 0) -> None:
+        """`n` rows `[sample, channel]`, row i of case sample `first + i * layout.step`; the bytes of `data` must never
+        change afterwards.  Flags are those of frames.FrameFlag."""
 
     def gap(self, first: int, lost: int, cause: int) -> None:
-        """`lost` samples from `first` will never come; causes are those of stream.Cause."""
+        """`lost` samples from `first` will never come; causes are those of frames.Cause."""
 
     def end(self, cause: int) -> None:
         """The layout no longer holds (device gone or another one): readers are told and disconnected."""
@@ -87,8 +88,8 @@ class Backend(Protocol):
 class Limits:
     """Fault matrix 2.7.  One place, so that a test can make them small."""
 
-    connections: int = 32
-    per_uid: int = 8
+    connections: int = 64
+    per_uid: int = 32  # a cart's front ends run as one user: screen, sample streams, gateway
     requests_per_s: float = 50.0
     burst: int = 100
     stim_per_s: float = 20.0  # arm and fire, whole daemon
@@ -97,6 +98,7 @@ class Limits:
     reply_pause_bytes: int = 256 * 1024  # unread replies: requests are not read any more
     soft_bytes: int = 2 * 1024 * 1024
     soft_s: float = 5.0
+    resume_s: float = 60.0  # to read all that a resume sends
     hard_bytes: int = 8 * 1024 * 1024
     keyed_keys: int = 1024
     keyed_bytes: int = 4 * 1024 * 1024

@@ -10,23 +10,26 @@ in a transport can no longer be coalesced, counted or dropped.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import socket
-from collections import deque
 from concurrent.futures import Future
 from typing import Protocol
 
-from ionmd.service.backend import Caller, Limits
+from ionmd.service.backend import Limits
+from ionmd.service.flight import Flight
+from ionmd.service.frames import Frame
+from ionmd.service.framing import LineBuffer, TooLong
+from ionmd.service.patience import Patience
 from ionmd.service.queues import Encoded, Outbox
 from ionmd.service.roles import Peer
 from ionmd.service.rpc import notification_line
-from ionmd.service.schema import MAX_LINE
-from ionmd.service.stream import Frame, Hub, StreamOutbox
+from ionmd.service.stream import Hub, StreamOutbox
 
 _READ = 64 * 1024
 _TAKE = 64 * 1024  # bytes committed to be written: newer events of a key can no longer replace them
 _TURN = 1024 * 1024  # bytes one connection may write before the others have their turn
-_IOV = 256
+_AUDIO_BUFFER = 4608  # the kernel's smallest
 
 
 class Owner(Protocol):
@@ -73,19 +76,14 @@ class Connection:
         self.tokens_at = owner.now()
         self.denied = 0
         self.closed = False
-        self._caller: Caller | None = None
-        self._lines: deque[bytes] = deque()
-        self._line_bytes = 0
-        self._partial = b""
-        self._partial_since: float | None = None
-        self._flight: list[bytes | memoryview] = []
-        self._flight_bytes = 0
+        self._lines = LineBuffer()
+        self._flight = Flight()
         self._reading = False
         self._writing = False
         self._eof = False
         self._ending = False  # write what waits, then close
-        self._over_soft_since: float | None = None
-        self._progress_at = owner.now()
+        self._take = _TAKE
+        self._patience = Patience(owner.limits, owner.now())
         self._goodbye_until: float | None = None
         self._reason = ""
         self._resume_reading()
@@ -115,45 +113,28 @@ class Connection:
             return
         if self.hub is not None:
             return  # a sample connection has nothing more to say
-        *lines, rest = (self._partial + data).split(b"\n") if self._partial else data.split(b"\n")
-        if lines:
-            self._partial_since = None
-        self._partial = rest
-        for line in lines:
-            if len(line) >= MAX_LINE:
-                self.cut(f"a line of {len(line)} bytes came; at most {MAX_LINE} with its newline are taken")
-                return
-            if line.strip(b" \t\r"):
-                self._lines.append(line)
-                self._line_bytes += len(line)
-        if len(rest) >= MAX_LINE:
-            self.cut(f"{len(rest)} bytes came without a newline; a line has at most {MAX_LINE}")
+        try:
+            self._lines.feed(data, self.owner.now())
+        except TooLong as error:
+            self.cut(str(error))
             return
-        if rest and self._partial_since is None:
-            self._partial_since = self.owner.now()
         self.work()
 
     def work(self) -> None:
         """Offer the lines that came; read on only when all are taken."""
-        while self._lines and not self.closed and self._goodbye_until is None and self.hub is None:
-            if not self.owner.on_line(self, self._lines[0]):
-                self._overtake()
-                if self._line_bytes >= _READ:  # until then read on: a stim.off may be under way
+        lines = self._lines
+        while lines.waiting and self.serving and self.hub is None:
+            if not self.owner.on_line(self, lines.waiting[0]):
+                for line in lines.pull(self.owner.is_urgent):
+                    self.owner.on_line(self, line)
+                if lines.bytes >= _READ:  # until then read on: a stim.off may be under way
                     self._pause_reading()
                 return
-            if self._lines:
-                self._line_bytes -= len(self._lines.popleft())
+            lines.taken()
         if self._eof:
             self._finish_if_idle()
         else:
             self._resume_reading()
-
-    def _overtake(self) -> None:
-        urgent = [line for line in self._lines if self.owner.is_urgent(line)]
-        for line in urgent:
-            self._lines.remove(line)
-            self._line_bytes -= len(line)
-            self.owner.on_line(self, line)
 
     def _end_of_input(self) -> None:
         """No more requests.  What was asked is answered, then the connection ends."""
@@ -167,7 +148,7 @@ class Connection:
         self.work()
 
     def _finish_if_idle(self) -> None:
-        if self._eof and not self._lines and not self.in_flight and not self.outbox and not self._flight:
+        if self._eof and not self._lines.waiting and not self.in_flight and not self.outbox and not self._flight:
             self.close("client closed")
 
     # ---- writing
@@ -192,6 +173,16 @@ class Connection:
         self.outbox.frame(frame)
         self.owner.touch(self)
 
+    def wake(self) -> None:
+        """Something about it changed: write what waits, end if it is time to."""
+        self.owner.touch(self)
+
+    def resume(self, events: list[Encoded]) -> None:
+        """Events that were missed, sent piece by piece as they are read, before all that comes from now on."""
+        if self.serving and isinstance(self.outbox, Outbox):
+            self.outbox.resume(events)
+            self.owner.touch(self)
+
     def end_of_stream(self) -> None:
         self._ending = True
         self._reason = "end of the stream"
@@ -202,16 +193,20 @@ class Connection:
         old = self.outbox
         box = hub.outbox(self.owner.limits.stream_bytes)
         for buffer in old.take(2**62):
-            box.line(buffer)
+            box.line(bytes(buffer))
         box.line(layout)
         self.outbox = box
         self.hub = hub
         self.subscribed.clear()
         self._lines.clear()
-        self._line_bytes = 0
-        self._partial = b""
-        self._partial_since = None
-        self._progress_at = self.owner.now()
+        if hub.layout.kind == "emg_audio":  # sound that waits in the kernel would be played late
+            row_bytes = 4 * len(hub.layout.names)
+            with contextlib.suppress(OSError):
+                self.sock.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_SNDBUF, max(_AUDIO_BUFFER, int(hub.layout.rate_hz * 0.02) * row_bytes)
+                )
+            self._take = 1
+        self._patience.moved(self.owner.now())
         self.owner.touch(self)
 
     def flush(self) -> None:
@@ -225,51 +220,36 @@ class Connection:
         while not self.closed:
             if not self._flight:
                 if self._goodbye_until is None:
-                    self._flight = [*self.outbox.take(_TAKE)]
-                    self._flight_bytes = sum(map(len, self._flight))
-                    self._progress_at = self.owner.now()  # an idle reader is not slow: patience starts with its data
+                    self._flight.load(self.outbox.take(self._take))
+                    self._patience.moved(self.owner.now())
                 if not self._flight:
                     self._drained()
                     return
             if turn <= 0:
                 break
             try:
-                sent = self.sock.sendmsg(self._flight[:_IOV])
+                turn -= self._flight.send(self.sock)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
                 self.close(f"write failed: {error.strerror}")
                 return
-            turn -= sent
-            self._advance(sent)
+            self._patience.moved(self.owner.now())
         if not self._writing and not self.closed:
             self.loop.add_writer(self.fd, self._write)
             self._writing = True
-
-    def _advance(self, sent: int) -> None:
-        self._flight_bytes -= sent
-        self._progress_at = self.owner.now()
-        done = 0
-        for view in self._flight:
-            if sent < len(view):
-                break
-            sent -= len(view)
-            done += 1
-        del self._flight[:done]
-        if sent:
-            self._flight[0] = memoryview(self._flight[0])[sent:]
 
     def _drained(self) -> None:
         if self._writing:
             self.loop.remove_writer(self.fd)
             self._writing = False
-        self._over_soft_since = None
+        self._patience.drained()
         if self._goodbye_until is not None or self._ending:
             self.close(self._reason or "ended")
             return
         if self._eof:
             self._finish_if_idle()
-        elif self._lines or not self._reading:
+        elif self._lines.waiting or not self._reading:
             # one turn of the loop later: a reply inside work() must not start work() again
             self.loop.call_soon(self.work)
 
@@ -277,7 +257,7 @@ class Connection:
 
     @property
     def waiting_bytes(self) -> int:
-        return self.outbox.bytes + self._flight_bytes
+        return self.outbox.bytes + self._flight.bytes
 
     @property
     def replies_full(self) -> bool:
@@ -287,37 +267,27 @@ class Connection:
 
     def tick(self, now: float) -> None:
         """Deadlines.  Called by the server every 100 ms."""
-        limits = self.owner.limits
         if self.closed:
             return
         if self._goodbye_until is not None:
             if now >= self._goodbye_until:
                 self.close(self._reason)
             return
-        if self.hub is not None:
-            if self._flight and now - self._progress_at > limits.stream_stall_s:
-                self.cut(f"no sample was read for {limits.stream_stall_s:g} s")
-            return
-        if self._partial_since is not None and now - self._partial_since > limits.partial_line_s:
-            self.cut(f"a line was not finished within {limits.partial_line_s:g} s")
-            return
-        waiting = self.waiting_bytes
-        if waiting > limits.hard_bytes:
-            self.cut(f"{waiting} bytes were not read; {limits.hard_bytes} may wait")
-            return
-        if waiting <= limits.soft_bytes:
-            self._over_soft_since = None
-        elif self._over_soft_since is None:
-            self._over_soft_since = now
-        elif now - self._over_soft_since > limits.soft_s:
-            self.cut(f"more than {limits.soft_bytes} bytes were not read for {limits.soft_s:g} s")
-            return
-        unread = self._writing and self.outbox.reply_bytes > limits.reply_pause_bytes
-        if unread and now - self._progress_at > limits.soft_s:
-            self.cut(f"replies were not read for {limits.soft_s:g} s")
-            return
-        if self._lines:
+        if reason := self._overdue(now):
+            self.cut(reason)
+        elif self._lines.waiting and self.hub is None:
             self.work()
+
+    def _overdue(self, now: float) -> str:
+        patience, box = self._patience, self.outbox
+        if isinstance(box, StreamOutbox):
+            return patience.with_samples(now) if self._flight else ""
+        return (
+            patience.with_line(now, self._lines.since)
+            or patience.with_bytes(now, self.waiting_bytes)
+            or patience.with_resume(now, box.resuming)
+            or patience.with_replies(now, box.reply_bytes if self._writing else 0)
+        )
 
     def check_hard_limit(self) -> None:
         """Between two ticks a burst may pass the hard limit; it is held at once."""
@@ -333,12 +303,8 @@ class Connection:
         self._goodbye_until = self.owner.now() + self.owner.limits.goodbye_s
         self.outbox.drop_all()
         self._lines.clear()
-        self._line_bytes = 0
-        self._partial = b""
         if self.hub is None:
-            line = notification_line("goodbye", {"reason": reason})
-            self._flight.append(line)
-            self._flight_bytes += len(line)
+            self._flight.load([notification_line("goodbye", {"reason": reason})])
         self.owner.on_input_ended(self, reason)
         self.owner.touch(self)
 

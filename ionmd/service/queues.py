@@ -4,12 +4,15 @@ In: reply lines and events.  Out: `take` gives the next buffers to write.
 Always: replies and lossless events leave in the order they came and none is dropped (the connection is cut
 instead, by its owner, from `bytes`); keyed events keep only the newest of each key, bounded, and the newest
 does leave; per topic, seq only rises, and seq == last seq + 1 + skipped.
+A resume leaves before everything that came after it.  Its events are the ring's own, so it costs no memory and is not
+in `bytes`; it is taken piece by piece, as fast as the reader reads.
 A superseded keyed event leaves its place: the newest goes to the end, so one fast key cannot starve a slow one.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -41,6 +44,7 @@ class Outbox:
     """Queues of one control connection."""
 
     def __init__(self, keyed_keys: int, keyed_bytes: int) -> None:
+        self._resume: deque[tuple[bytes | Encoded, bool]] = deque()  # (what, whether it is in `bytes`)
         self._ordered: deque[_Slot] = deque()
         self._latest: dict[tuple[str, str], _Slot] = {}
         self._keyed: OrderedDict[tuple[str, str], Encoded] = OrderedDict()
@@ -56,8 +60,23 @@ class Outbox:
         """This subscriber has seen everything of `topic` up to `after_seq`."""
         self._last_seq[topic] = after_seq
 
+    def resume(self, events: Iterable[Encoded]) -> None:
+        """Events that were missed; what waits already goes before them, what comes from now on after them."""
+        self._resume.extend((slot.item, True) for slot in self._ordered if slot.item is not None)
+        self._ordered.clear()
+        self._latest.clear()
+        self._resume.extend((event, False) for event in events)
+
+    @property
+    def resuming(self) -> bool:
+        return bool(self._resume)
+
     def forget(self, topic: str) -> None:
         """Drop what waits of a topic: after the unsubscribe reply nothing of it comes."""
+        for item, counted in self._resume:
+            if counted and isinstance(item, Encoded) and item.topic == topic:
+                self.bytes -= len(item)
+        self._resume = deque(x for x in self._resume if isinstance(x[0], bytes) or x[0].topic != topic)
         for key in [key for key in self._keyed if key[0] == topic]:
             self.keyed_bytes -= len(self._keyed.pop(key))
         for slot in self._ordered:
@@ -103,6 +122,7 @@ class Outbox:
 
     def drop_all(self) -> None:
         """The connection is being cut; only its goodbye will follow."""
+        self._resume.clear()
         self._ordered.clear()
         self._latest.clear()
         self._keyed.clear()
@@ -112,6 +132,15 @@ class Outbox:
         """Buffers for the next write, about `limit` bytes, at least one line if any waits."""
         out: list[bytes] = []
         size = 0
+        while self._resume and size < limit:
+            missed, counted = self._resume.popleft()
+            size += len(missed)
+            self.bytes -= len(missed) if counted else 0
+            if isinstance(missed, bytes):
+                self.reply_bytes -= len(missed)
+                out.append(missed)
+            else:
+                self._emit(missed, out)
         while self._ordered and size < limit:
             slot = self._ordered.popleft()
             item = slot.item
@@ -141,4 +170,4 @@ class Outbox:
         out.append(event.tail)
 
     def __bool__(self) -> bool:
-        return self.bytes > 0 or bool(self._keyed)
+        return self.bytes > 0 or bool(self._keyed) or bool(self._resume)

@@ -1,24 +1,24 @@
-"""What methods answer and what events carry, as types: the source of `describe` and of docs/socket.md.
+"""What methods answer, as types: the source of `describe` and of docs/socket.md.
 
-The pipeline builds these; the socket only encodes them.  Measured things (readings, averages, alarms, baselines,
-device status) are those of ionmd/model.py, word for word.
+The request handlers build these; the socket only encodes them.  Measured things (readings, averages, alarms, baselines,
+device status) are those of ionmd/model.py, word for word; what events carry is in ionmd/events.py.
+Answers of changes are completed by the journal (`n`): handlers give their part as a dict, so those are TypedDicts.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 import msgspec
 
 from ionmd.model import (
     Alarm,
     BaselineInfo,
-    Curve,
     DeviceStatus,
     Electrode,
+    Episode,
     Person,
     Reading,
-    StimulusSummary,
     ThresholdResult,
 )
 from ionmd.service.schema import METHODS, StreamLayout
@@ -26,53 +26,36 @@ from ionmd.service.schema import METHODS, StreamLayout
 # ---------------------------------------------------------------- answers
 
 
-class Done(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A change took effect: journal line `n` is on disk, `sample` is when it counts from.  `id` names what was
-    made: a case, event, episode, baseline, message."""
+class Done(TypedDict):
+    """A change took effect: journal line `n` is on disk (0: no journal was open), `sample` is when it counts from.
+    `id` names what was made or changed: a person, case, event, episode, baseline, message, test, token."""
 
     n: int
     sample: int
-    id: str | None = None
-    warnings: list[str] = []
+    id: NotRequired[str]
+    warnings: NotRequired[list[str]]
 
 
-class CaseOpened(msgspec.Struct, frozen=True, omit_defaults=True):
+class CaseOpened(TypedDict):
     n: int
     sample: int
     case_id: str
     path: str
-    resumed: bool = False
+    resumed: bool
 
 
 class CaseListed(msgspec.Struct, frozen=True, omit_defaults=True):
     case_id: str
-    state: str  # open, closed, unfinished
+    state: str  # open, closed, interrupted, damaged, unreadable
     opened_utc: str = ""
     closed_utc: str = ""
     template: str = ""
     source: str = ""
+    problem: str = ""  # why it is unreadable
 
 
 class CaseList(msgspec.Struct, frozen=True):
     cases: list[CaseListed]
-
-
-class EpisodeEntry(msgspec.Struct, frozen=True, omit_defaults=True):
-    sample: int
-    person: str
-    informed: list[str]
-    words: str
-    reply: str = ""
-    action: str = ""
-    outcome: str = ""
-
-
-class Episode(msgspec.Struct, frozen=True, omit_defaults=True):
-    id: str
-    opened_sample: int
-    entries: list[EpisodeEntry]
-    alarm: str | None = None
-    outcome: str = ""
 
 
 class EpisodeList(msgspec.Struct, frozen=True):
@@ -86,11 +69,25 @@ class DerivationState(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""  # why not
 
 
+class TestSettings(msgspec.Struct, frozen=True):
+    """The stimulus in force; `rate_hz` is the test's own after interleaving."""
+
+    __test__ = False
+
+    output: str
+    amplitude: float
+    unit: str
+    width_us: int
+    polarity: str
+    pulses: int
+    rate_hz: float
+
+
 class TestState(msgspec.Struct, frozen=True, omit_defaults=True):
     """`valid_age_s`, the age of the last valid reading, is the headline of a test."""
 
     test: str
-    state: str  # idle, running, paused, stopped
+    state: Literal["idle", "running"]
     monitored: bool
     reason: str = ""
     sweeps: int = 0
@@ -98,7 +95,7 @@ class TestState(msgspec.Struct, frozen=True, omit_defaults=True):
     last_valid_sample: int | None = None
     valid_age_s: float | None = None
     derivations: list[DerivationState] = []
-    settings: dict[str, Any] = {}
+    settings: TestSettings | None = None  # None: it does not stimulate
     baseline: str | None = None
     filter_id: str = ""
 
@@ -107,32 +104,44 @@ class TestList(msgspec.Struct, frozen=True):
     tests: list[TestState]
 
 
-class BaselineList(msgspec.Struct, frozen=True):
+class Baselines(msgspec.Struct, frozen=True):
     baselines: list[BaselineInfo]
 
 
-class AlarmList(msgspec.Struct, frozen=True, omit_defaults=True):
+class Alarms(msgspec.Struct, frozen=True, omit_defaults=True):
     alarms: list[Alarm]
     paused_until_sample: int | None = None
     pause_reason: str = ""
 
 
-class ElectrodeImpedance(msgspec.Struct, frozen=True, omit_defaults=True):
+class ElectrodeImpedance(TypedDict):
+    """`ohm` None: open.  `takes_down`: derivations of running tests that use it."""
+
     input: int
     label: str
-    ohm: float | None
+    ohm: int | None
     ok: bool
-    takes_down: list[str] = []  # derivations that use it
+    takes_down: list[str]
 
 
-class Impedances(msgspec.Struct, frozen=True):
+class Impedances(TypedDict):
     n: int
     sample: int
     electrodes: list[ElectrodeImpedance]
 
 
-class Lease(msgspec.Struct, frozen=True):
-    """Renew with stim.keepalive; it is lost after `keepalive_ms` without one, or with its connection."""
+class ThresholdOutcome(TypedDict):
+    """`id` is the test."""
+
+    n: int
+    sample: int
+    id: str
+    result: ThresholdResult
+
+
+class Lease(TypedDict):
+    """Renew with stim.keepalive every 300 ms; it is lost when none came for twice `keepalive_ms`, or with its
+    connection."""
 
     n: int
     sample: int
@@ -140,29 +149,38 @@ class Lease(msgspec.Struct, frozen=True):
     keepalive_ms: int
 
 
-class KeptAlive(msgspec.Struct, frozen=True):
+class KeptAlive(TypedDict):
     lease: str
     sample: int
 
 
-class Armed(msgspec.Struct, frozen=True, omit_defaults=True):
+class ArmEcho(TypedDict):
+    """`pulses`: [t_us, amplitude in `unit`, width_us, biphasic] of each."""
+
+    output: str
+    jack: int
+    unit: Literal["uA", "mV"]
+    pulses: list[tuple[int, int, int, bool]]
+
+
+class Armed(TypedDict):
     """`echo` is what the device holds, read back bit for bit; `confirm` true: stim.confirm comes before stim.fire."""
 
     n: int
     sample: int
     token: str
     expires_sample: int
-    echo: dict[str, Any]
-    confirm: bool = False
-    warnings: list[str] = []
+    echo: ArmEcho
+    confirm: bool
+    warnings: list[str]
 
 
-class Fired(msgspec.Struct, frozen=True):
-    """The delivery is scheduled; its pulses arrive as `stim` events."""
+class Fired(TypedDict):
+    """The delivery is scheduled; what became of it arrives as a `stim` event with `nonce` == `delivery`."""
 
     n: int
     sample: int
-    delivery: str
+    delivery: int
     at_sample: int
 
 
@@ -188,8 +206,34 @@ class StimStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     tripped_reason: str = ""
 
 
+class Recording(msgspec.Struct, frozen=True):
+    """How the record is doing.  `journal_lines` were handed in, `journal_pending` of them are not on disk yet."""
+
+    case_id: str | None
+    journal_lines: int
+    journal_pending: int
+    backlog_s: float
+    backlog_permille: int
+    shed_samples: int
+    raw_bytes: int
+    sync_last_ms: float
+    sync_max_ms: float
+    journal_sync_last_ms: float
+    journal_sync_max_ms: float
+    suspect_segments: int
+    troubles: list[str]
+
+
+class Pause(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something is paused; `until_sample` absent: until its cause is over."""
+
+    what: str
+    cause: str
+    until_sample: int | None = None
+
+
 class DaemonStatus(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`boot_id` and `seq` are put in front by the socket."""
+    """One page.  `committed`: journal lines of the open case that are on disk."""
 
     server: str
     source: str
@@ -202,14 +246,21 @@ class DaemonStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     alarms: list[Alarm] = []
     persons: list[Person] = []
     step: str = ""
-    recording: dict[str, Any] = {}
+    recording: Recording | None = None
     committed: int = 0
-    paused: list[dict[str, Any]] = []  # everything that mutes or pauses, with cause and time limit
+    paused: list[Pause] = []  # everything that mutes or pauses, with cause and time limit
     speed: str = "1"
 
 
+class StatusPage(DaemonStatus, frozen=True, kw_only=True, omit_defaults=True):
+    """As it is answered: the socket puts boot_id and the newest seq of each topic in front."""
+
+    boot_id: str
+    seq: dict[str, int]
+
+
 class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The state that events of a seq greater than `seq` change."""
+    """Everything a late client needs."""
 
     status: DaemonStatus
     electrodes: list[Electrode] = []
@@ -218,39 +269,85 @@ class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
     episodes: list[Episode] = []
 
 
+class SnapshotPage(Snapshot, frozen=True, kw_only=True, omit_defaults=True):
+    """As it is answered: the state that events of a seq greater than `seq` change."""
+
+    boot_id: str
+    seq: dict[str, int]
+
+
+class ResumeLost(msgspec.Struct, frozen=True):
+    """`data` of error -32001.  `oldest`: the smallest seq per topic that can be resumed from."""
+
+    boot_id: str
+    seq: dict[str, int]
+    oldest: dict[str, int]
+    snapshot: Snapshot | None
+
+
 class StreamOpened(msgspec.Struct, frozen=True):
     token: str
     expires_s: float
     layout: StreamLayout
 
 
-class Subscribed(msgspec.Struct, frozen=True, omit_defaults=True):
+class Subscribed(msgspec.Struct, frozen=True):
+    """`topics`: all that this connection has now; `seq`: their newest, from which on it sees everything."""
+
     boot_id: str
     topics: list[str]
-    seq: dict[str, int] = {}
+    seq: dict[str, int]
 
 
-class Description(msgspec.Struct, frozen=True):
+class Unsubscribed(msgspec.Struct, frozen=True):
+    boot_id: str
+    topics: list[str]
+
+
+class MethodDescription(msgspec.Struct, frozen=True):
+    doc: str
+    roles: list[str]  # any one of them is enough; none: everybody's
+    changes: bool
+    params: dict[str, Any]
+    result: dict[str, Any]
+
+
+class TopicDescription(msgspec.Struct, frozen=True):
+    doc: str
+    lossless: bool
+    data: dict[str, Any]
+
+
+class Description(msgspec.Struct, frozen=True, rename={"defs": "$defs"}):
+    """JSON Schema (2020-12) of everything; references point into `$defs`."""
+
     protocol: tuple[int, int]
-    methods: dict[str, Any]
-    topics: dict[str, Any]
+    methods: dict[str, MethodDescription]
+    topics: dict[str, TopicDescription]
+    hello: dict[str, Any]
+    event: dict[str, Any]
+    goodbye: dict[str, Any]
+    error: dict[str, Any]
+    resume_lost: dict[str, Any]
+    stream_layout: dict[str, Any]
+    defs: dict[str, Any]
 
 
-RESULTS: dict[str, type[msgspec.Struct]] = dict.fromkeys(METHODS, Done) | {
+RESULTS: dict[str, Any] = dict.fromkeys(METHODS, Done) | {
     "describe": Description,
-    "status": DaemonStatus,
-    "snapshot": Snapshot,
+    "status": StatusPage,
+    "snapshot": SnapshotPage,
     "subscribe": Subscribed,
-    "unsubscribe": Subscribed,
+    "unsubscribe": Unsubscribed,
     "stream.open": StreamOpened,
     "case.open": CaseOpened,
     "case.list": CaseList,
     "episode.list": EpisodeList,
     "test.list": TestList,
-    "baseline.list": BaselineList,
-    "alarm.list": AlarmList,
+    "baseline.list": Baselines,
+    "alarm.list": Alarms,
     "impedance.measure": Impedances,
-    "threshold.run": ThresholdResult,
+    "threshold.run": ThresholdOutcome,
     "stim.acquire": Lease,
     "stim.keepalive": KeptAlive,
     "stim.arm": Armed,
@@ -258,117 +355,3 @@ RESULTS: dict[str, type[msgspec.Struct]] = dict.fromkeys(METHODS, Done) | {
     "stim.off": Off,
     "stim.status": StimStatus,
 }
-
-# ---------------------------------------------------------------- events that are not a type of model.py
-
-
-class PulseReport(msgspec.Struct, frozen=True, omit_defaults=True):
-    sample: int
-    delivered_ma: float | None = None
-    delivered_v: float | None = None
-    ok: bool = True
-    no_contact: bool = False
-
-
-class StimEvent(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`kind`: lease, about_to_fire, delivery, state, off, paused, resumed, tripped, reset."""
-
-    kind: str
-    state: str
-    output: str = ""
-    site: str = ""
-    test: str = ""
-    delivery: str = ""
-    at_sample: int | None = None
-    stimulus: StimulusSummary | None = None
-    pulses: list[PulseReport] = []
-    person: str = ""
-    reason: str = ""
-
-
-class SweepEvent(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One sweep that was cut, accepted or not; key: the test."""
-
-    test: str
-    sample: int
-    index: int
-    accepted: bool
-    sweeps: int
-    rejected: int
-    reason: str = ""
-    derivations: list[str] = []
-    curve: Curve | None = None
-
-
-class CaseEvent(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Either `committed` alone, or `kind`: opened, closed, resumed, session, person, event, episode, test,
-    baseline, marker, derivation, request."""
-
-    kind: str = ""
-    committed: int | None = None
-    case_id: str | None = None
-    person: str = ""
-    text: str = ""
-    data: dict[str, Any] = {}
-
-
-class EmgChannel(msgspec.Struct, frozen=True, omit_defaults=True):
-    derivation: str
-    rms_uv: float
-    bursts: int = 0
-    state: str = "quiet"  # quiet, burst, train, muted
-    outliers: int = 0
-
-
-class EmgEvent(msgspec.Struct, frozen=True, omit_defaults=True):
-    test: str
-    window_ms: float
-    channels: list[EmgChannel]
-    muted: bool = False
-
-
-class EegChannel(msgspec.Struct, frozen=True, omit_defaults=True):
-    derivation: str
-    power_uv2: dict[str, float] = {}
-    sef95_hz: float | None = None
-    suppression: float | None = None
-
-
-class EegEvent(msgspec.Struct, frozen=True):
-    test: str
-    window_ms: float
-    channels: list[EegChannel]
-
-
-class InputQuality(msgspec.Struct, frozen=True, omit_defaults=True):
-    input: int
-    label: str
-    state: str  # good, noisy, clipped, flat, off
-    rms_uv: float | None = None
-    mains_uv: float | None = None
-    impedance_kohm: float | None = None
-
-
-class QualityEvent(msgspec.Struct, frozen=True, omit_defaults=True):
-    inputs: list[InputQuality]
-    cautery: bool = False
-    overload: bool = False
-
-
-class MessageEvent(msgspec.Struct, frozen=True, omit_defaults=True):
-    text: str
-    person: str
-    uid: int
-    to: str = ""
-
-
-class MetricsEvent(msgspec.Struct, frozen=True, omit_defaults=True):
-    rate_hz: float
-    lag_ms: float
-    ring_permille: int = 0
-    cpu_permille: int = 0
-    rss_kib: int = 0
-    recorder_backlog_bytes: int = 0
-    subscribers: int = 0
-    lost_samples: int = 0
-    stages: dict[str, int] = {}

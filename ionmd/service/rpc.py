@@ -15,14 +15,17 @@ from typing import Any, NoReturn
 import msgspec
 
 from ionmd.errors import (
+    INTERLOCK,
     INTERNAL_ERROR,
     INVALID_PARAMS,
     INVALID_REQUEST,
+    LIMIT,
     METHOD_NOT_FOUND,
     NO_DEVICE,
     PARSE_ERROR,
     ConfigError,
     DeviceGone,
+    DeviceRefused,
     IonmdError,
     Refused,
 )
@@ -211,6 +214,9 @@ def error_of(exception: BaseException, id: RequestId) -> RpcError:
         return RpcError(INVALID_PARAMS, str(exception), id)
     if isinstance(exception, DeviceGone):
         return RpcError(NO_DEVICE, str(exception), id)
+    if isinstance(exception, DeviceRefused):
+        code = LIMIT if exception.reason in ("LIMIT", "RANGE") else INTERLOCK
+        return RpcError(code, str(exception), id, {"reason": exception.reason})
     if isinstance(exception, IonmdError):
         return RpcError(INTERNAL_ERROR, str(exception), id)
     return RpcError(INTERNAL_ERROR, "the daemon failed on this request; its log has the reason", id)

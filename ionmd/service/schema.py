@@ -81,7 +81,8 @@ class Unsubscribe(Params, frozen=True):
 
 
 class StreamOpen(Params, frozen=True):
-    """`channels`: input labels for raw and filtered, one derivation or more for emg_audio; empty: all."""
+    """`channels`: raw: labels of inputs or electrodes; filtered: derivations of running tests, `test/derivation` where
+    two tests have one of that name; emg_audio: muscle derivations of the case.  Empty: all."""
 
     kind: Literal["raw", "filtered", "emg_audio"]
     channels: Names = []
@@ -424,6 +425,20 @@ class Event(msgspec.Struct, frozen=True):
     skipped: int = 0
 
 
+class Goodbye(msgspec.Struct, frozen=True):
+    """`params` of the last line on a connection that the server ends."""
+
+    reason: str
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """`error` of a refused request; `data` by code: docs/socket.md."""
+
+    code: int
+    message: str
+    data: dict[str, Any] = {}
+
+
 class StreamLayout(msgspec.Struct, frozen=True):
     """The last line of text on a sample connection; binary frames of docs/socket.md follow."""
 
@@ -434,6 +449,8 @@ class StreamLayout(msgspec.Struct, frozen=True):
     dtype: str  # "<i4" raw counts, "<f4" uV
     lsb_uv: list[float]  # uV of one count, by channel; empty for float samples
     boot_id: str = ""
+    step: int = 1  # case samples from one row to the next
+    filter: str = ""  # what was done to float samples, in words
 
 
 def method_doc_lines() -> list[str]:

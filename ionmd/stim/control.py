@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ionmd.drivers.base import ArmToken, Sequence, Stimulator
 from ionmd.errors import INTERLOCK, NO_DEVICE, DeviceGone, DeviceRefused, IonmdError, Refused
 
+_OVERTAKEN = "stimulation was switched off before this request reached the device"
 ArmDone = Callable[[ArmToken | None, IonmdError | None], None]
 
 
@@ -75,9 +76,15 @@ class Control:
             stimulator.off()
 
     def load_and_arm(self, slot: int, sequence: Sequence, ttl_ms: int, done: ArmDone | None = None) -> None:
+        generation = self._generation
+
         def job(stimulator: Stimulator) -> None:
             stimulator.load(slot, sequence)
-            token = self._tokens[slot] = stimulator.arm(slot, ttl_ms)
+            token = stimulator.arm(slot, ttl_ms)
+            if generation != self._generation:  # `off` came while the device was being armed, perhaps before it was
+                stimulator.off()
+                raise Refused(_OVERTAKEN, INTERLOCK)
+            self._tokens[slot] = token
             if done is not None:
                 done(token, None)
 
@@ -141,7 +148,7 @@ class Control:
             stimulator = self._stimulator
             try:
                 if generation not in (-1, self._generation):
-                    failed(Refused("stimulation was switched off before this request reached the device", INTERLOCK))
+                    failed(Refused(_OVERTAKEN, INTERLOCK))
                 elif stimulator is None:
                     failed(Refused("no stimulator is connected", NO_DEVICE))
                 else:

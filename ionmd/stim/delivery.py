@@ -68,6 +68,10 @@ class Ledger:
     def __init__(self) -> None:
         self._open: dict[int, Delivery] = {}
 
+    def pending(self) -> list[Delivery]:
+        """Those that have not come back yet, oldest first."""
+        return list(self._open.values())
+
     def expect(self, delivery: Delivery) -> None:
         self._open[delivery.nonce] = delivery
 

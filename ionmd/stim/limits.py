@@ -31,9 +31,12 @@ class KindLimits:
     warn_amplitude: int  # above this a second message must confirm the value
 
 
-TRANSCUTANEOUS = KindLimits(1, "transcutaneous", False, 100_000, (50, 1000), 4, (2000, 2**31), 15, 3000, 50_000, 60_000)
+DELIVERY_US = 10_000_000  # last pulse of one delivery
+TRANSCUTANEOUS = KindLimits(
+    1, "transcutaneous", False, 100_000, (50, 1000), 4, (2000, DELIVERY_US), 15, 3000, 50_000, 60_000
+)
 TRANSCRANIAL = KindLimits(2, "transcranial", True, 1_000_000, (50, 100), 9, (1000, 10_000), 1000, 60, 50_000, 500_000)
-PROBE = KindLimits(3, "probe", False, 40_000, (50, 300), 5, (1000, 2**31), 50, 1200, 50_000, 20_000)
+PROBE = KindLimits(3, "probe", False, 40_000, (50, 300), 5, (1000, DELIVERY_US), 50, 1200, 50_000, 20_000)
 BY_NAME = {limits.name: limits for limits in (TRANSCUTANEOUS, TRANSCRANIAL, PROBE)}
 
 # Confirm when the new amplitude is more than this times the last delivered one (faults O02: unit slips).
@@ -51,6 +54,20 @@ def refuse(what: str, came: object, lo: float, hi: float, unit: str, advice: str
     """Raise the refusal of one limit."""
     text = f"{what}: {came} {unit} came, {lo:g} to {hi:g} {unit} is allowed"
     raise Refused(text + (f"; {advice}" if advice else ""), LIMIT, {"field": what, "limit": [lo, hi]})
+
+
+def check_setting(amplitude: float, width_us: int, count: int, interval_ms: float | None, limits: KindLimits) -> None:
+    """Physical values before they become pulses in device units: nothing that is not finite or would make a billion
+    pulses gets that far.  amplitude: mA or V."""
+    if not (0.0 < amplitude <= limits.max_amplitude / 1000):
+        refuse("amplitude", f"{amplitude:g}", 0.001, limits.max_amplitude / 1000, "V" if limits.volts else "mA")
+    if not (limits.width_us[0] <= width_us <= limits.width_us[1]):
+        refuse("width", width_us, *limits.width_us, "us")
+    if not (1 <= count <= limits.max_pulses):
+        refuse("pulses", count, 1, limits.max_pulses, "pulses a delivery")
+    lo, hi = limits.interval_us[0] / 1000, limits.interval_us[1] / 1000
+    if count > 1 and not (lo <= (interval_ms or 0.0) <= hi):
+        refuse("interval between pulses", f"{interval_ms or 0.0:g}", lo, hi, "ms")
 
 
 def check_sequence(sequence: Sequence, limits: KindLimits, max_amplitude: int = 0) -> None:
@@ -88,6 +105,8 @@ def check_sequence(sequence: Sequence, limits: KindLimits, max_amplitude: int = 
             if not (lo <= pulse.t_us - previous_us <= hi):
                 refuse("interval between pulses", (pulse.t_us - previous_us) / 1000, lo / 1000, hi / 1000, "ms")
         previous_us = pulse.t_us
+    if not (sequence.pulses[-1].t_us <= DELIVERY_US):
+        refuse("length of the delivery", sequence.pulses[-1].t_us / 1000, 0, DELIVERY_US / 1000, "ms")
     if not (0 <= sequence.zero_at < n):
         refuse("time-zero pulse", sequence.zero_at, 0, n - 1, "")
 

@@ -51,12 +51,13 @@ class Schedule:
         self.cycle = Cycle({}, 0, 0.0)
         self._start = 0
         self._done_before = 0
+        self._next = 0  # nothing is due before this sample
 
     def begin(self, cycle: Cycle, start: int) -> None:
         """From sample `start` on, this cycle; what was handed out before stays."""
         self.cycle = cycle
         self._start = start
-        self._done_before = start
+        self._done_before = self._next = start
 
     def stop(self) -> None:
         self.cycle = Cycle({}, 0, 0.0)
@@ -64,13 +65,15 @@ class Schedule:
     def due(self, before: int) -> list[tuple[int, str]]:
         """Deliveries with sample < `before` that were not handed out yet."""
         cycle, found = self.cycle, []
-        if cycle.period <= 0 or before <= self._done_before:
+        if cycle.period <= 0 or before <= self._next:
             return []
         first = max(0, (self._done_before - self._start) // cycle.period)
         last = max(0, (before - self._start) // cycle.period)
-        for k in range(first, last + 1):
+        for k in range(first, last + 2):
             base = self._start + k * cycle.period
             found += [(base + offset, test) for test, offset in cycle.offsets.items()]
-        found = sorted(f for f in found if self._done_before <= f[0] < before)
+        found.sort()
+        due = [f for f in found if self._done_before <= f[0] < before]
+        self._next = min(sample for sample, _ in found if sample >= before)
         self._done_before = before
-        return found
+        return due

@@ -1,0 +1,30 @@
+"""The autocovariance kernel against its twin, at every remainder of its lanes."""
+
+import numpy as np
+import pytest
+
+from ionmd.dsp import reference
+from ionmd.dsp.layout import curves
+
+
+@pytest.mark.parametrize(("n", "lags"), [(1, 1), (7, 7), (16, 16), (17, 16), (33, 17), (200, 95), (1601, 240)])
+def test_every_lag_is_the_mean_of_the_products_it_has(n, lags):
+    x = np.random.default_rng(n).normal(0.0, 3.0, n)
+    out = np.full(lags + 1, np.nan)
+    curves.autocovariance(x, n, lags, out)
+    np.testing.assert_allclose(out[:lags], reference.autocovariance(x, lags), rtol=1e-12, atol=1e-12)
+    assert np.isnan(out[lags])
+
+
+@pytest.mark.parametrize(("n", "lags"), [(10, 11), (10, 0), (0, 0)])
+def test_lags_that_do_not_fit_are_refused(n, lags):
+    with pytest.raises(ValueError, match="lags"):
+        curves.autocovariance(np.zeros(max(1, n)), n, lags, np.zeros(16))
+
+
+def test_nan_is_not_hidden():
+    x = np.ones(40)
+    x[20] = np.nan
+    out = np.zeros(20)
+    curves.autocovariance(x, 40, 20, out)
+    assert np.isnan(out).all()
