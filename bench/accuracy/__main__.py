@@ -20,8 +20,8 @@ def main(arguments: list[str]) -> int:
         r = ROWS[name]()
         rows.append(r)
         if "--json" not in arguments:
-            word = "ok    " if r.ok else "MISSED"
-            print(f"{word} {r.name:22} asked {r.asked}\n{'':29} got   {r.measured}", flush=True)
+            verdict = "ok    " if r.ok else "MISSED"
+            print(f"{verdict} {r.name:22} asked {r.asked}\n{'':29} got   {r.measured}", flush=True)
     if "--json" in arguments:
         print(json.dumps([asdict(r) for r in rows]))
     return 0 if all(r.ok for r in rows) else 1
