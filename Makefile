@@ -4,18 +4,21 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.ready
 
-.PHONY: help deps build demo test lint bench accuracy check-cortex install clean
+.PHONY: help deps build demo test lint bench accuracy check-cortex check-hash check-aarch64 check-instructions \
+        check-sanitize install clean
 
 help:
 	@echo "make demo     a simulated case from first sample to alarm"
 	@echo "make test     ruff, mypy and the whole test suite"
 	@echo "make bench    kernels and whole-daemon figures with their targets"
-	@echo "make deps     system packages (needs root)"
+	@echo "make deps     system packages (needs root); CROSS=1 also brings what check-aarch64 needs"
+	@echo "make check-hash | check-aarch64 | check-instructions | check-sanitize     the kernels in C (docs/performance.md)"
 
 deps:
 	@if command -v apt-get >/dev/null 2>&1 && [ "$$(id -u)" = 0 ]; then \
 	  missing=""; for p in gcc libc6-dev python3-dev python3-venv make; do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
 	  command -v gcc >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq gcc libc6-dev; }; \
+	  [ -z "$(CROSS)" ] || { apt-get update -qq && apt-get install -y -qq gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user; }; \
 	  command -v systemd-analyze >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq --no-install-recommends systemd; } || true; \
 	  [ -z "$$missing" ] || echo "deps: not from the package manager here:$$missing (fine when the commands exist)"; \
 	  command -v arm-none-eabi-gcc >/dev/null 2>&1 || apt-get install -y -qq --no-install-recommends gcc-arm-none-eabi libnewlib-arm-none-eabi >/dev/null 2>&1 \
@@ -43,11 +46,14 @@ test: build
 	$(PY) -m pytest -q -n 2
 
 bench: build
-	$(PY) -m pip install -q --disable-pip-version-check ducc0
+	$(PY) -m pip install -q --disable-pip-version-check ducc0 scipy mne
 	$(PY) -m bench
 
 accuracy: build
 	$(PY) -m bench.accuracy
+
+check-hash check-aarch64 check-instructions check-sanitize: build
+	$(PY) -m bench.checks $(subst check-,,$@)
 
 check-cortex:
 	sh firmware_sim/firmware/check_cortex.sh

@@ -70,7 +70,8 @@ def unpack() -> Iterator[Case]:
             goal, units = target(10.0, 18.0, 30.0), n * channels
             peer = "numpy stride-3 view with out="
             yield Case("unpack int24", name, ms, peer, goal, ours, with_extremes, units, "min/max on both sides")
-            yield Case("unpack int24", name, ms, peer + ", no min/max", goal, ours, plain, units, "only ours has min/max")
+            alone = peer + ", no min/max"
+            yield Case("unpack int24", name, ms, alone, goal, ours, plain, units, "only ours has min/max")
 
 
 def whole_block() -> Iterator[Case]:
@@ -79,7 +80,8 @@ def whole_block() -> Iterator[Case]:
         for ms in (1,):  # at 5 ms the filter alone is bound to 8
             n = rate * ms // 1000
             raw, view = packed(n, channels, 3)
-            lsb, limit, sos = np.full(channels, 0.0223517, np.float32), np.full(channels, 100, np.float32), filter_sos(rate)
+            lsb, limit = np.full(channels, 0.0223517, np.float32), np.full(channels, 100, np.float32)
+            sos = filter_sos(rate)
             order = np.arange(channels)
             features = EmgFeatures(channels, limit, 1)
             chain = Chain(

@@ -82,3 +82,51 @@ def test_it_agrees_with_a_plain_dictionary(pushes, size):
                     h.view(first, want, out)
                     assert out[0, 0] == held[first]
                     assert out[want - 1, 0] == held[first + want - 1]
+
+
+def noisy(n, seed, columns=18):
+    x = rows(n, columns)
+    x[:, :columns] = np.random.default_rng(seed).standard_normal((n, columns)) * 30
+    return x
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(1, 70), min_size=4, max_size=14), st.integers(0, 2**40), st.integers(0, 3),
+    st.randoms(use_true_random=False),
+)
+def test_extremes_kept_on_the_way_are_those_of_the_rows(sizes, first, gap_at, random):
+    """Twin: the rows themselves, viewed; across gaps, the ring's end and any cut into blocks."""
+    h, at = History(18, 150, 1000.0, keep_extremes=True), first
+    for i, n in enumerate(sizes):
+        at += 17 if i == gap_at else 0
+        x = noisy(n, i)
+        if i == 1:
+            x[0, 3] = np.nan
+        h.push(at, x, n)
+        at += n
+    for _ in range(8):
+        start = random.randint(h.oldest, h.newest)
+        n = random.randint(1, h.stop - start)
+        if not h.covers(start, n):
+            continue
+        seen = rows(n, 18)
+        h.view(start, n, seen)
+        accept = np.full(18, 7, np.uint8)
+        passed = h.within(start, n, 60.0, accept)
+        want = (np.abs(seen[:, :18]) <= 60.0).all(axis=0)
+        assert accept.tolist() == want.tolist()
+        assert passed == want.any()
+        np.testing.assert_array_equal(h.lo[:18], seen[:, :18].min(axis=0))
+        np.testing.assert_array_equal(h.hi[:18], seen[:, :18].max(axis=0))
+
+
+def test_extremes_of_rows_that_are_not_held_are_refused():
+    h, accept = History(2, 64, 1000.0, keep_extremes=True), np.ones(2, np.uint8)
+    h.push(0, block(0, 50), 50)
+    with pytest.raises(ValueError, match="not held"):
+        h.within(40, 20, 1.0, accept)
+    with pytest.raises(ValueError, match="keeps no extremes"):
+        History(2, 64, 1000.0).within(0, 1, 1.0, accept)
+    with pytest.raises(ValueError, match="accept"):
+        h.within(0, 10, 1.0, np.ones(40, np.uint8))

@@ -9,15 +9,18 @@ cdef extern from "kernels.h" nogil:
     int WELCH_SHORTEST, WELCH_LONGEST
     ctypedef struct dsp_peak:
         double position, value, prominence, curvature, index
+    ctypedef struct dsp_summit:
+        pass
+    size_t peaks_scratch(size_t columns)
     size_t peaks_find(const double *y, size_t lo, size_t hi, double sign, size_t first, size_t last, double least,
-                      dsp_peak *out, size_t room)
+                      dsp_peak *out, size_t room, dsp_summit *all)
     size_t match_scratch(size_t m, size_t lags)
     void match_template(const float *x, size_t channels, size_t n, const float *templates, size_t each, size_t m,
                         float *out, float *scratch)
     int welch_twiddles(size_t n, float *out)
     size_t welch_scratch(size_t n)
-    void welch_segment(const float *x, size_t n, size_t stride, const float *window, const float *twiddles,
-                       float *power, float *scratch)
+    void welch_segments(const float *x, size_t n, size_t step, size_t count, size_t stride, const float *window,
+                        const float *twiddles, float *power, float *scratch)
 
 
 SEGMENT_RANGE = (WELCH_SHORTEST, WELCH_LONGEST)
@@ -28,25 +31,30 @@ def find_peaks(y, double sign, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t first, P
     cdef Py_buffer view
     cdef dsp_peak out[64]
     cdef dsp_peak *p = out
+    cdef dsp_summit *scratch = NULL
     cdef size_t n, i
     cdef list found
     PyObject_GetBuffer(y, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
     try:
         if view.format == NULL or view.format[0] != b"d" or view.ndim != 1:
             raise ValueError("a curve came that is no contiguous array of float64 with one axis")
-        if not (0 <= lo < first and first <= last and last + 1 < hi and hi <= view.shape[0]):
-            raise ValueError(f"columns {first} to {last} within {lo} to {hi} came, of {view.shape[0]}")
-        n = peaks_find(<double *>view.buf, lo, hi, sign, first, last, least, p, 64)
+        if not (0 <= lo < first and first <= last and last + 1 < hi and hi <= view.len // 8):
+            raise ValueError(f"columns {first} to {last} within {lo} to {hi} came, of {view.len // 8}")
+        scratch = <dsp_summit *>malloc(peaks_scratch(hi - lo) * sizeof(dsp_summit))
+        if scratch == NULL:
+            raise MemoryError
+        n = peaks_find(<double *>view.buf, lo, hi, sign, first, last, least, p, 64, scratch)
         if n > 64:   # a curve of noise and no `least`: once more with room for all
             p = <dsp_peak *>malloc(n * sizeof(dsp_peak))
             if p == NULL:
                 raise MemoryError
-            n = peaks_find(<double *>view.buf, lo, hi, sign, first, last, least, p, n)
+            n = peaks_find(<double *>view.buf, lo, hi, sign, first, last, least, p, n, scratch)
         found = []
         for i in range(n):
             found.append((<int>p[i].index, p[i].position, p[i].value, p[i].prominence, p[i].curvature))
         return found
     finally:
+        free(scratch)
         if p != out:
             free(p)
         PyBuffer_Release(&view)
@@ -131,10 +139,8 @@ cdef class Welch:
         if count == 0:
             return
         cdef float *px = self.x_.f32(x, (first + (count - 1) * step + self.n) * self.stride, False)
-        cdef Py_ssize_t i
-        for i in range(count):
-            welch_segment(px + (first + i * step) * self.stride, self.n, self.stride, self.window, self.twiddles,
-                          self.power, self.scratch)
+        welch_segments(px + first * self.stride, self.n, step, count, self.stride, self.window, self.twiddles, self.power,
+                       self.scratch)
 
 
 def autocovariance(x, Py_ssize_t n, Py_ssize_t lags, out):

@@ -5,10 +5,10 @@
 In and out: C-contiguous arrays, float32 data, float64 coefficients, state and sums; sizes are in rows.
 Always: no allocation after construction; ValueError before any byte is touched when a buffer does not fit.
 The GIL is kept: a block takes microseconds, and giving the GIL away costs up to a switch interval (5 ms) to get it
-back when another thread is busy (docs/dsp.md).  The faces are ionmd/dsp/*.py, the twins ionmd/dsp/reference.py.
+back when another thread is busy (docs/performance.md).  The faces are ionmd/dsp/*.py, the twins ionmd/dsp/reference.py.
 """
 from libc.stdint cimport INT32_MAX, INT32_MIN
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 include "slot.pxi"
 
@@ -242,6 +242,7 @@ cdef class Emg:
     cdef Slot threshold_, partial_, previous_, gap_, squares_, length_, peak_, over_, bursts_, x_
     cdef Py_ssize_t stride
     cdef readonly Py_ssize_t n   # rows in this window
+    cdef bint fresh              # no row yet: there is no step into the first
     cdef float *partial
     cdef int32_t quiet
     cdef float *threshold
@@ -256,7 +257,7 @@ cdef class Emg:
     def __init__(self, Py_ssize_t stride, int32_t quiet, threshold, partial, previous, gap, squares, length, peak,
                  over, bursts):
         check_stride(stride)
-        self.stride, self.quiet, self.n = stride, quiet, 0
+        self.stride, self.quiet, self.n, self.fresh = stride, quiet, 0, True
         self.threshold_, self.previous_, self.gap_, self.squares_ = Slot(), Slot(), Slot(), Slot()
         self.partial_ = Slot()
         self.partial = self.partial_.f32(partial, 2 * stride, True)
@@ -277,9 +278,16 @@ cdef class Emg:
         self.run(px + first * self.stride, n)
 
     cdef void run(self, const float *x, Py_ssize_t n) noexcept:
+        if n and self.fresh:
+            memcpy(self.previous, x, self.stride * 4)
+            self.fresh = False
         emg_features(x, n, self.stride, self.threshold, self.quiet, self.n, self.partial, self.previous, self.gap,
                      self.squares, self.length, self.peak, self.over, self.bursts)
         self.n += n
+
+    def forget(self):
+        """The next row has no row before it."""
+        self.fresh = True
 
     def clear(self):
         """A new window: sums to zero; the last row and the gap counter go on."""

@@ -35,8 +35,14 @@ void emg_features(const float *x, size_t rows, size_t stride, const float *thres
 typedef struct {
     double position, value, prominence, curvature, index;
 } dsp_peak;
+typedef struct {
+    double top, before;   // height; lowest value on its left
+    size_t index, next;
+    double after;         // lowest value on its right
+} dsp_summit;
+size_t peaks_scratch(size_t columns);
 size_t peaks_find(const double *y, size_t lo, size_t hi, double sign, size_t first, size_t last, double least,
-                  dsp_peak *out, size_t room);
+                  dsp_peak *out, size_t room, dsp_summit *all);
 
 // match.c
 size_t match_scratch(size_t m, size_t lags);
@@ -47,6 +53,6 @@ void   match_template(const float *x, size_t channels, size_t n, const float *te
 enum { WELCH_SHORTEST = 64, WELCH_LONGEST = 4096 };
 int    welch_twiddles(size_t n, float *out);
 size_t welch_scratch(size_t n);
-void   welch_segment(const float *x, size_t n, size_t stride, const float *window, const float *twiddles, float *power,
-                     float *scratch);
+void   welch_segments(const float *x, size_t n, size_t step, size_t count, size_t stride, const float *window,
+                      const float *twiddles, float *power, float *scratch);
 #endif

@@ -3,7 +3,7 @@
 //
 // Layout everywhere: sample-major x[row][column]; `stride` columns per row, a multiple of 16, so that no kernel
 // needs a tail.  Columns never mix, so a vector is 8 columns (float) or 4 (double) whatever the machine's width:
-// that is why every instruction set gives the same bits (with -ffp-contract=off; docs/dsp.md).
+// that is why every instruction set gives the same bits (with -ffp-contract=off; docs/performance.md).
 // Sizes and dtypes are checked where buffers are bound (_kernels.pyx); indices below rely on those checks.
 #ifndef IONMD_DSP_LANES_H
 #define IONMD_DSP_LANES_H

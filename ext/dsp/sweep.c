@@ -71,19 +71,27 @@ DSP_INLINE void extremes(const int vectors, const float *x, size_t rows, size_t 
     }
 }
 
+// Functions of their own: inlined into a larger one, gcc 12 takes the lanes apart and makes 16 scalar minima of two.
+DSP_CLONES static void extremes32(const float *x, size_t rows, size_t stride, float *lo, float *hi, float *total) {
+    extremes(4, x, rows, stride, lo, hi, total);
+}
+DSP_CLONES static void extremes16(const float *x, size_t rows, size_t stride, float *lo, float *hi, float *total) {
+    extremes(2, x, rows, stride, lo, hi, total);
+}
+
 // Rows more, into lo, hi and total that hold what came before.
-DSP_INLINE void more_extremes(const float *x, size_t rows, size_t stride, float *lo, float *hi, float *total) {
+static void more_extremes(const float *x, size_t rows, size_t stride, float *lo, float *hi, float *total) {
     for (size_t r0 = 0; r0 < rows; r0 += TILE) {
         const size_t n = rows - r0 < TILE ? rows - r0 : TILE;
         const float *tile = x + r0 * stride;
         size_t c = 0;
-        for (; c + 32 <= stride; c += 32) extremes(4, tile + c, n, stride, lo + c, hi + c, total + c);
-        for (; c < stride; c += 16) extremes(2, tile + c, n, stride, lo + c, hi + c, total + c);
+        for (; c + 32 <= stride; c += 32) extremes32(tile + c, n, stride, lo + c, hi + c, total + c);
+        for (; c < stride; c += 16) extremes16(tile + c, n, stride, lo + c, hi + c, total + c);
     }
 }
 
 // A column whose sum is nan held a nan (or inf and -inf: refused just as well).
-DSP_INLINE void spoil(size_t stride, float *lo, float *hi, const float *total) {
+DSP_CLONES static void spoil(size_t stride, float *lo, float *hi, const float *total) {
     for (size_t c = 0; c < stride; c += 8) {
         const f8 t = *(const f8 *)(total + c);
         const i8 bad = t != t;
@@ -92,7 +100,7 @@ DSP_INLINE void spoil(size_t stride, float *lo, float *hi, const float *total) {
     }
 }
 
-DSP_CLONES void sweep_extremes(const float *x, size_t rows, size_t stride, float *lo, float *hi) {
+void sweep_extremes(const float *x, size_t rows, size_t stride, float *lo, float *hi) {
     float total[MAX_STRIDE] = {0};
     memcpy(lo, x, stride * sizeof *x);
     memcpy(hi, x, stride * sizeof *x);
@@ -106,12 +114,13 @@ DSP_CLONES void sweep_extremes(const float *x, size_t rows, size_t stride, float
 //   lo, hi    i/o  float32[capacity / SWEEP_CHUNK, stride], each as of sweep_extremes
 // window_extremes: sweep_extremes of at..at + rows of that ring, which then reads 1/16 of what it would
 // A chunk that a gap entered in its middle keeps old rows; no window without a gap holds such a chunk whole.
-DSP_CLONES void chunk_extremes(const float *ring, size_t capacity, size_t stride, size_t at, size_t rows, float *lo,
+void chunk_extremes(const float *ring, size_t capacity, size_t stride, size_t at, size_t rows, float *lo,
                                float *hi) {
     while (rows) {
         const size_t in = at % SWEEP_CHUNK, n = rows < SWEEP_CHUNK - in ? rows : SWEEP_CHUNK - in;
         const float *x = ring + at * stride;
-        float *l = lo + at / SWEEP_CHUNK * stride, *h = hi + at / SWEEP_CHUNK * stride, total[MAX_STRIDE] = {0};
+        float *l = lo + at / SWEEP_CHUNK * stride, *h = hi + at / SWEEP_CHUNK * stride, total[MAX_STRIDE];
+        memset(total, 0, stride * sizeof *total);
         if (in == 0) {
             memcpy(l, x, stride * sizeof *x);
             memcpy(h, x, stride * sizeof *x);
@@ -125,7 +134,7 @@ DSP_CLONES void chunk_extremes(const float *ring, size_t capacity, size_t stride
     }
 }
 
-DSP_CLONES void window_extremes(const float *ring, size_t capacity, size_t stride, size_t at, size_t rows,
+void window_extremes(const float *ring, size_t capacity, size_t stride, size_t at, size_t rows,
                                 const float *chunk_lo, const float *chunk_hi, float *lo, float *hi) {
     float total[MAX_STRIDE] = {0}, least[MAX_STRIDE], most[MAX_STRIDE];
     memcpy(lo, ring + at * stride, stride * sizeof *ring);

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// welch.c -- power spectrum of one segment of rows, added to a running sum.
+// welch.c -- power spectra of segments of rows, added to a running sum.
 //
-//   x         in   float32[n, stride]          sample-major, as all streams here
+//   x         in   float32[(count - 1) step + n, stride]   sample-major, as all streams here
 //   n         in   a power of two, WELCH_SHORTEST to WELCH_LONGEST
 //   window    in   float32[n]
 //   twiddles  in   float32[n, 2]               cos and -sin of 2 pi k / n (welch_twiddles)
-//   power     i/o  float32[n / 2 + 1, stride]  += |spectrum of (x - mean) window|^2
+//   power     i/o  float32[n / 2 + 1, stride]  += |spectrum of (x - mean) window|^2 of each segment
 //   scratch        float32[welch_scratch(n)], 64-byte aligned
 // Real input: columns c..c+7 are the real part and c+8..c+15 the imaginary part of eight complex transforms, one in each
 // lane; at the end Z[k] and Z[n - k] are taken apart into the two real spectra.
 // L1 blocked: n = A B.  B transforms of A points over rows B a + b, turned by the twiddles, then A transforms of B
 // points; each (at most 64 points, 4 KiB) stays in the L1 cache, and the whole only passes through L2 once in between.
 // Rows p and A - p of the second step hold each other's mirror images, so they are done together and the power is taken
-// while they are still in L1.  The small transforms are radix 8 and 4 with natural order in and out.
+// while they are still in L1.  The small transforms are radix 8 and 4 with natural order in and out.  Rows of the
+// scratch are B + 1 long: at a power of two all of them would fall into two sets of the cache.
 // Indexing: stride % 16 == 0 and n are checked at binding.
 #include "kernels.h"
 #include "lanes.h"
@@ -62,15 +63,44 @@ DSP_INLINE void dft(const int radix, cplx *v) {
     else if (radix == 2) dft2(v);
 }
 
-// P Q points: v[i] -> out[k * step]; tw[k] belongs to n points, `unit` = n / (P Q)
-DSP_INLINE void small(const int P, const int Q, const cplx *v, cplx *out, const float *tw, const size_t unit) {
+// Where the points of a small transform come from and go to; inlined, so that no pass only copies.
+typedef struct {
+    const cplx *in;        // rows with the level removed
+    const float *window, *tw;
+    cplx *work;
+    cplx mean;
+    size_t n, A, B, b;     // b: which transform of the first step
+} plan;
+
+// first step: x[B a + b] of the window; X[p] turned by the twiddle of p b, into row p
+DSP_INLINE cplx fetch_first(const plan *t, const cplx *row, size_t a) {
+    (void)row;
+    const cplx x = sub(t->in[a * (t->B + 1) + t->b], t->mean);
+    const float w = t->window[t->B * a + t->b];
+    return (cplx){x.re * w, x.im * w};
+}
+DSP_INLINE void put_first(const plan *t, cplx *row, size_t p, cplx x) {
+    (void)row;
+    const float *w = t->tw + 2 * t->b * p;
+    t->work[p * (t->B + 1) + t->b] = turn(x, w[0], w[1]);
+}
+// second step: one row of the scratch to another array
+DSP_INLINE cplx fetch_second(const plan *t, const cplx *row, size_t b) { (void)t; return row[b]; }
+DSP_INLINE void put_second(const plan *t, cplx *row, size_t q, cplx x) { (void)t; row[q] = x; }
+
+typedef cplx (*fetch_fn)(const plan *, const cplx *, size_t);
+typedef void (*put_fn)(const plan *, cplx *, size_t, cplx);
+
+// P Q points; `tw` belongs to n points
+DSP_INLINE void small(const int P, const int Q, fetch_fn fetch, put_fn put, const plan *t, const cplx *from, cplx *to) {
+    const size_t unit = t->n / (size_t)(P * Q);
     cplx mid[64];
     for (int j = 0; j < Q; j++) {
         cplx u[8];
-        DSP_UNROLL for (int i = 0; i < P; i++) u[i] = v[Q * i + j];
+        DSP_UNROLL for (int i = 0; i < P; i++) u[i] = fetch(t, from, (size_t)(Q * i + j));
         dft(P, u);
         DSP_UNROLL for (int i = 0; i < P; i++) {
-            const float *w = tw + 2 * unit * (size_t)(i * j);
+            const float *w = t->tw + 2 * unit * (size_t)(i * j);
             mid[i * Q + j] = i == 0 ? u[i] : turn(u[i], w[0], w[1]);
         }
     }
@@ -78,77 +108,90 @@ DSP_INLINE void small(const int P, const int Q, const cplx *v, cplx *out, const 
         cplx u[8];
         DSP_UNROLL for (int j = 0; j < Q; j++) u[j] = mid[i * Q + j];
         dft(Q, u);
-        DSP_UNROLL for (int j = 0; j < Q; j++) out[i + P * j] = u[j];
+        DSP_UNROLL for (int j = 0; j < Q; j++) put(t, to, (size_t)(i + P * j), u[j]);
     }
 }
 
-DSP_INLINE void points(size_t size, const cplx *v, cplx *out, const float *tw, size_t n) {
-    if (size == 8) small(8, 1, v, out, tw, n / 8);
-    else if (size == 16) small(4, 4, v, out, tw, n / 16);
-    else if (size == 32) small(8, 4, v, out, tw, n / 32);
-    else small(8, 8, v, out, tw, n / 64);
+DSP_INLINE void points(size_t size, fetch_fn fetch, put_fn put, const plan *t, const cplx *from, cplx *to) {
+    if (size == 8) small(8, 1, fetch, put, t, from, to);
+    else if (size == 16) small(4, 4, fetch, put, t, from, to);
+    else if (size == 32) small(8, 4, fetch, put, t, from, to);
+    else small(8, 8, fetch, put, t, from, to);
 }
 
-// |(Z[k] + Z*[n-k]) / 2|^2 and |(Z[k] - Z*[n-k]) / 2i|^2 onto row k of the power
-DSP_INLINE void split(cplx a, cplx b, float *power) {
+// |(Z[k] + Z*[n-k]) / 2|^2 and |(Z[k] - Z*[n-k]) / 2i|^2
+DSP_INLINE void split(cplx a, cplx b, cplx *power) {
     const f8 ar = a.re + b.re, ai = a.im - b.im, br = a.im + b.im, bi = b.re - a.re;
-    *(f8 *)power += (ar * ar + ai * ai) * 0.25f;
-    *(f8 *)(power + 8) += (br * br + bi * bi) * 0.25f;
+    power->re += (ar * ar + ai * ai) * 0.25f;
+    power->im += (br * br + bi * bi) * 0.25f;
 }
 
 DSP_INLINE void segment(const float *x, size_t n, size_t A, size_t B, size_t stride, const float *window,
-                        const float *tw, float *power, cplx *work) {
-    cplx v[64], out[2][64], mean = {{0}, {0}};
-    for (size_t i = 0; i < n; i += 32) {   // float32 sums of 32 rows, then of those: the offset of an electrode is large
-        cplx sum = {{0}, {0}};
-        for (size_t j = i; j < i + 32; j++) {
-            sum.re += *(const f8 *)(x + j * stride);
-            sum.im += *(const f8 *)(x + j * stride + 8);
+                        const float *tw, cplx *sum, cplx *in, cplx *work) {
+    const size_t pitch = B + 1;
+    cplx out[2][64], mean = {{0}, {0}};
+    const cplx level = {*(const f8 *)x, *(const f8 *)(x + 8)};   // an electrode's offset would cost the digits of the mean
+    for (size_t a = 0; a < A; a++) {
+        cplx part = {{0}, {0}};
+        for (size_t b = 0; b < B; b++, x += stride) {
+            const cplx row = sub((cplx){*(const f8 *)x, *(const f8 *)(x + 8)}, level);
+            in[a * pitch + b] = row;
+            part = add(part, row);
         }
-        mean = add(mean, sum);
+        mean = add(mean, part);
     }
     mean.re *= 1.0f / (float)n;
     mean.im *= 1.0f / (float)n;
-    for (size_t b = 0; b < B; b++) {
-        for (size_t a = 0; a < A; a++) {
-            const float *row = x + (B * a + b) * stride, w = window[B * a + b];
-            v[a] = (cplx){(*(const f8 *)row - mean.re) * w, (*(const f8 *)(row + 8) - mean.im) * w};
-        }
-        points(A, v, out[0], tw, n);
-        for (size_t p = 0; p < A; p++) work[p * B + b] = turn(out[0][p], tw[2 * b * p], tw[2 * b * p + 1]);
-    }
+    plan t = {in, window, tw, work, mean, n, A, B, 0};
+    for (t.b = 0; t.b < B; t.b++) points(A, fetch_first, put_first, &t, NULL, NULL);
     for (size_t p = 0; p <= A / 2; p++) {
         const size_t mirror = (A - p) % A;
-        points(B, work + p * B, out[0], tw, n);
-        if (mirror != p) points(B, work + mirror * B, out[1], tw, n);
+        points(B, fetch_second, put_second, &t, work + p * pitch, out[0]);
+        if (mirror != p) points(B, fetch_second, put_second, &t, work + mirror * pitch, out[1]);
         const cplx *other = mirror != p ? out[1] : out[0];
+        for (size_t q = 0; q < B; q++) split(out[0][q], other[p ? B - 1 - q : (B - q) % B], sum + p * B + q);
+    }
+}
+
+// sum[p][q] belongs to k = p + A q, or, from n / 2 up, to its mirror image with the two columns' roles unchanged
+DSP_INLINE void scatter(const cplx *sum, size_t n, size_t A, size_t B, size_t stride, float *power) {
+    for (size_t p = 0; p <= A / 2; p++)
         for (size_t q = 0; q < B; q++) {
-            const size_t k = p + A * q, back = p ? B - 1 - q : (B - q) % B;
-            if (k <= n / 2) split(out[0][q], other[back], power + k * stride);
-            else if (mirror != p) split(other[back], out[0][q], power + (n - k) * stride);
+            const size_t k = p + A * q;
+            if (k > n / 2 && (p == 0 || 2 * p == A)) continue;   // its mirror image is in the same row
+            float *at = power + (k <= n / 2 ? k : n - k) * stride;
+            *(f8 *)at += sum[p * B + q].re;
+            *(f8 *)(at + 8) += sum[p * B + q].im;
         }
-    }
 }
 
-DSP_CLONES void welch_segment(const float *x, size_t n, size_t stride, const float *window, const float *twiddles,
-                              float *power, float *scratch) {
-    cplx *work = (cplx *)scratch;
+DSP_INLINE void segments(const float *x, size_t n, size_t A, size_t B, size_t step, size_t count, size_t stride,
+                         const float *window, const float *tw, float *power, cplx *scratch) {
+    const size_t bins = (A / 2 + 1) * B;
+    cplx *sum = scratch, *in = sum + bins, *work = in + A * (B + 1);
+    memset(sum, 0, bins * sizeof *sum);
+    for (size_t i = 0; i < count; i++) segment(x + i * step * stride, n, A, B, stride, window, tw, sum, in, work);
+    scatter(sum, n, A, B, stride, power);
+}
+
+DSP_CLONES void welch_segments(const float *x, size_t n, size_t step, size_t count, size_t stride, const float *window,
+                               const float *twiddles, float *power, float *scratch) {
     for (size_t c = 0; c < stride; c += 16) {
-        const float *xc = x + c;
-        float *pc = power + c;
+#define OF(A, B) segments(x + c, n, A, B, step, count, stride, window, twiddles, power + c, (cplx *)scratch)
         switch (n) {
-            case 64: segment(xc, n, 8, 8, stride, window, twiddles, pc, work); break;
-            case 128: segment(xc, n, 16, 8, stride, window, twiddles, pc, work); break;
-            case 256: segment(xc, n, 16, 16, stride, window, twiddles, pc, work); break;
-            case 512: segment(xc, n, 32, 16, stride, window, twiddles, pc, work); break;
-            case 1024: segment(xc, n, 32, 32, stride, window, twiddles, pc, work); break;
-            case 2048: segment(xc, n, 64, 32, stride, window, twiddles, pc, work); break;
-            case 4096: segment(xc, n, 64, 64, stride, window, twiddles, pc, work); break;
+            case 64: OF(8, 8); break;
+            case 128: OF(16, 8); break;
+            case 256: OF(16, 16); break;
+            case 512: OF(32, 16); break;
+            case 1024: OF(32, 32); break;
+            case 2048: OF(64, 32); break;
+            case 4096: OF(64, 64); break;
         }
+#undef OF
     }
 }
 
-size_t welch_scratch(size_t n) { return 16 * n; }
+size_t welch_scratch(size_t n) { return 16 * (n / 2 + 64 + 2 * (n + 64)); }
 
 // Roots of unity from square roots alone (half angles and products), so that they are the same bits on every machine:
 // a library's sine is not.  float64 inside, error below 1e-15.  0 when n is no power of two of the range.

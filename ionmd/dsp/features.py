@@ -51,7 +51,6 @@ class EmgFeatures:
         self._over: I32 = np.zeros(stride, np.int32)
         self._bursts: I32 = np.zeros(stride, np.int32)
         self._quiet = quiet
-        self._fresh = True
         self.set_threshold(threshold_uv)
         self.kernel = kernels.Emg(
             stride, quiet, self._threshold, self._partial, self._previous, self._gap, self._squares, self._length,
@@ -66,9 +65,6 @@ class EmgFeatures:
 
     def add(self, x: F32, n: int, first: int = 0) -> None:
         """Rows first..first+n of x into the current window."""
-        if n > 0 and self._fresh:  # no step into the very first sample
-            self._previous[:] = x[first]
-            self._fresh = False
         self.kernel.add(x, first, n)
 
     def finish(self) -> Features:
@@ -86,5 +82,5 @@ class EmgFeatures:
     def reset(self) -> None:
         """Forget the last row and the running gap: after lost samples."""
         self.kernel.clear()
-        self._fresh = True
+        self.kernel.forget()
         self._gap[:] = self._quiet

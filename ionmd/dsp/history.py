@@ -100,7 +100,7 @@ class History:
             out[head:n] = self._rows[: n - head]
 
     def within(self, first: int, n: int, limit: float, accept: npt.NDArray[np.uint8]) -> bool:
-        """accept[k] = 1 where every value of column k in samples first..first+n lies in -limit..limit, else 0 (nan too).
+        """accept[k] = 1 where column k stays in -limit..limit in samples first..first+n, else 0 (nan too).
 
         Says whether any is 1.  Needs `keep_extremes`; raises ValueError unless `covers(first, n)`."""
         if self._extremes is None:

@@ -7,6 +7,7 @@ here (the daemon never needs it); the tests hold both twins against scipy itself
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -165,6 +166,81 @@ def hold(x: F32, spans: Sequence[tuple[int, int]]) -> F32:
         if first < last:
             out[first:last] = out[first - 1] if first > 0 else out[first]
     return out
+
+
+class Int24:
+    """Twin of chain.Int24."""
+
+    def __init__(self, lsb_uv: Sequence[float], rows: int) -> None:
+        self.inputs, self.stride = len(lsb_uv), stride_of(len(lsb_uv))
+        self._lsb = np.asarray(lsb_uv, np.float32)
+        self.counts = np.zeros((rows, self.stride), np.int32)
+        self.uv = np.zeros((rows, self.stride), np.float32)
+        self.counts_lo, self.counts_hi = np.zeros(self.stride, np.int32), np.zeros(self.stride, np.int32)
+
+    def process(self, raw: bytes | npt.NDArray[np.uint8], n: int) -> None:
+        packed = np.frombuffer(raw, np.uint8)[: 3 * n * self.inputs].reshape(n, self.inputs, 3)
+        wide = packed.astype(np.int32)
+        value = wide[..., 0] | wide[..., 1] << 8 | wide[..., 2] << 16
+        counts = np.where(value >= 1 << 23, value - (1 << 24), value)
+        self.counts[:n, : self.inputs] = counts
+        self.uv[:n, : self.inputs] = counts.astype(np.float32) * self._lsb
+        self.counts_lo[: self.inputs], self.counts_hi[: self.inputs] = counts.min(axis=0), counts.max(axis=0)
+
+
+def peaks(
+    curve: F64, sign: int, start: float, stop: float, bounds: tuple[int, int], least: float = -np.inf
+) -> list[tuple[int, float, float, float, float]]:
+    """Twin of waves.peaks: (index, position, value, prominence, curvature)."""
+    y = curve if sign > 0 else -curve
+    lo, hi = bounds
+    first, last = max(lo + 1, int(np.ceil(start))), min(hi - 2, int(np.floor(stop)))
+    step = np.sign(np.diff(y[lo:hi]))
+    moving = np.flatnonzero(step)
+    found = []
+    for a, b in pairwise(moving):
+        k = lo + (int(a) + 1 + int(b)) // 2
+        if not (step[a] > 0 > step[b] and first <= k <= last):
+            continue
+        before, after = y[lo:k], y[k + 1 : hi]
+        left, right = np.flatnonzero(before > y[k]), np.flatnonzero(after > y[k])
+        low_left = before[left[-1] + 1 :] if len(left) else before
+        low_right = after[: right[0]] if len(right) else after
+        prominence = float(y[k] - max(low_left.min(initial=y[k]), low_right.min(initial=y[k])))
+        if prominence <= least:
+            continue
+        p, q, r = float(y[k - 1]), float(y[k]), float(y[k + 1])
+        bend = p - 2.0 * q + r
+        shift = 0.5 * (p - r) / bend if bend < 0.0 else 0.0
+        found.append((k, k + shift, sign * (q - 0.25 * (p - r) * shift), prominence, max(0.0, -bend)))
+    return found
+
+
+def match(templates: F64, x: F64) -> F64:
+    """Twin of match.TemplateMatch, float64: Pearson's r of each template with each stretch of its curve."""
+    m = templates.shape[-1]
+    out = np.zeros((len(x), x.shape[1] - m + 1))
+    for c, curve in enumerate(x):
+        t = templates[min(c, len(templates) - 1)]
+        t = t - t.mean()
+        for lag in range(out.shape[1]):
+            w = curve[lag : lag + m] - curve[lag : lag + m].mean()
+            energy = float((w * w).sum() * (t * t).sum())
+            out[c, lag] = (w * t).sum() / np.sqrt(energy) if energy > 0.0 else 0.0
+    return out
+
+
+def welch(x: F64, samples: int, rate_hz: float, step: int) -> F64:
+    """Twin of spectrum.Welch over float64[n, channels]: density float64[channels, samples / 2 + 1]."""
+    window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(samples) / samples)
+    turn = np.exp(-2j * np.pi * np.outer(np.arange(samples // 2 + 1), np.arange(samples)) / samples)
+    parts = []
+    for first in range(0, len(x) - samples + 1, step):
+        s = x[first : first + samples]
+        parts.append(np.abs(turn @ ((s - s.mean(axis=0)) * window[:, None])) ** 2)
+    density: F64 = np.mean(parts, axis=0).T * 2.0 / (rate_hz * (window**2).sum())
+    density[:, [0, -1]] /= 2.0
+    return density
 
 
 def autocovariance(x: F64, lags: int) -> F64:

@@ -1,8 +1,8 @@
 """Power spectra of a stream by Welch's method: the rows of a density spectral array.
 
 In: rows float32[n, stride].  Out: float64[channels, n / 2 + 1], uV^2 per Hz, one-sided, Hann window, mean removed.
-Always: equal to scipy.signal.welch (its defaults) within 1e-4 of the largest value (float32 transforms); twiddles and window
-are made of square roots alone, so that the bytes are the same on every machine.
+Always: equal to scipy.signal.welch (its defaults) within 1e-4 of the largest value (float32 transforms); twiddles and
+window are made of square roots alone, so that the bytes are the same on every machine.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ class Welch:
         self._kernel = curves.Welch(self._window, self._twiddles, self._power, samples, self.stride)
         self.segments = 0
         # one-sided: what lies at negative frequencies is counted at the positive ones, except 0 and half the rate
-        self._scale = np.full(samples // 2 + 1, 2.0 / (rate_hz * float(np.square(self._window, dtype=np.float64).sum())))
+        energy = float(np.square(self._window, dtype=np.float64).sum())
+        self._scale = np.full(samples // 2 + 1, 2.0 / (rate_hz * energy))
         self._scale[[0, -1]] /= 2.0
 
     @property
     def frequencies_hz(self) -> F64:
-        return np.arange(self.samples // 2 + 1) * (self.rate_hz / self.samples)
+        result: F64 = np.arange(self.samples // 2 + 1, dtype=np.float64) * (self.rate_hz / self.samples)
+        return result
 
     def add(self, x: F32, first: int = 0, count: int | None = None, step: int | None = None) -> int:
         """Segments of rows from `first`, `step` apart (half a segment), as many as there are; returns how many."""
@@ -50,7 +52,8 @@ class Welch:
     def density(self) -> F64:
         """float64[channels, samples / 2 + 1]; nan before the first segment."""
         scale = self._scale / self.segments if self.segments else np.full_like(self._scale, np.nan)
-        return np.ascontiguousarray(self._power.T[: self.channels] * scale)
+        result: F64 = np.multiply(self._power.T[: self.channels], scale)
+        return result
 
     def clear(self) -> None:
         self._power[:] = 0

@@ -12,13 +12,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from ionmd.dsp.layout import F64, curves
 
 
-@dataclass(frozen=True)
-class Peak:
+class Peak(msgspec.Struct, frozen=True):
     """index  sample of the extremum; position  its sub-sample place, in samples; value_uv  signed, as in the curve;
     prominence_uv  height over the higher of its two valleys; curvature  of the signed curve, uV per sample^2, >= 0."""
 
@@ -64,8 +64,8 @@ def peaks(
     last = min(hi - 2, math.floor(stop))
     if last < first:
         return []
-    found = curves.find_peaks(np.ascontiguousarray(curve_uv), sign, lo, hi, first, last, least_uv)
-    return [Peak(*p) for p in found]
+    curve = curve_uv if curve_uv.flags.c_contiguous else np.ascontiguousarray(curve_uv)
+    return [Peak(*p) for p in curves.find_peaks(curve, sign, lo, hi, first, last, least_uv)]
 
 
 def label(curve_uv: F64, rules: Sequence[WaveRule], bounds: tuple[int, int], least_uv: float = 0.0) -> list[Found]:

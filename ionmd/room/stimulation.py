@@ -120,7 +120,8 @@ class Stimulation:
         if stimulus is None or output is None:
             raise Refused(f"test {state.id} does not stimulate", INTERLOCK)
         check_setting(
-            stimulus.amplitude, stimulus.width_us, stimulus.pulses, stimulus.interval_ms, BY_NAME[output.kind]
+            stimulus.amplitude, stimulus.width_us, stimulus.pulses, stimulus.interval_ms, BY_NAME[output.kind],
+            self.ceiling(output),
         )
         sequence = build(stimulus, output.jack, stimulus.amplitude, state.definition.trigger.zero, sign)
         check_sequence(sequence, BY_NAME[output.kind], self.ceiling(output))
