@@ -149,6 +149,11 @@ static void hash_curves(void) {
     }
     say("peaks");
     begin();
+    double r[90];
+    autocovariance(y, 900, 90, r);
+    take(r, sizeof r);
+    say("autocovariance");
+    begin();
     for (size_t m = 2; m < 60; m += 19) {
         const size_t channels = 11, n = 150, lags = n - m + 1;
         float *x = ROOM(float, channels * n), *t = ROOM(float, channels * m), *r = ROOM(float, channels * lags);

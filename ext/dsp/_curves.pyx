@@ -26,8 +26,8 @@ cdef extern from "kernels.h" nogil:
 SEGMENT_RANGE = (WELCH_SHORTEST, WELCH_LONGEST)
 
 
-def find_peaks(y, double sign, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t first, Py_ssize_t last, double least):
-    """peaks.c: [(index, position, value, prominence, curvature)] of float64 y, in time order."""
+def find_peaks(make, y, double sign, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t first, Py_ssize_t last, double least):
+    """peaks.c: [make(index, position, value, prominence, curvature)] of float64 y, in time order."""
     cdef Py_buffer view
     cdef dsp_peak out[64]
     cdef dsp_peak *p = out
@@ -51,7 +51,7 @@ def find_peaks(y, double sign, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t first, P
             n = peaks_find(<double *>view.buf, lo, hi, sign, first, last, least, p, n, scratch)
         found = []
         for i in range(n):
-            found.append((<int>p[i].index, p[i].position, p[i].value, p[i].prominence, p[i].curvature))
+            found.append(make(<Py_ssize_t>p[i].index, p[i].position, p[i].value, p[i].prominence, p[i].curvature))
         return found
     finally:
         free(scratch)

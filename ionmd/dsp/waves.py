@@ -65,7 +65,8 @@ def peaks(
     if last < first:
         return []
     curve = curve_uv if curve_uv.flags.c_contiguous else np.ascontiguousarray(curve_uv)
-    return [Peak(*p) for p in curves.find_peaks(curve, sign, lo, hi, first, last, least_uv)]
+    found: list[Peak] = curves.find_peaks(Peak, curve, sign, lo, hi, first, last, least_uv)
+    return found
 
 
 def label(curve_uv: F64, rules: Sequence[WaveRule], bounds: tuple[int, int], least_uv: float = 0.0) -> list[Found]:
