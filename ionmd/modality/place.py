@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -184,7 +185,7 @@ def _read(mean_uv: F64, peak: waves.Peak | None) -> waves.Peak | None:
         return None
     i = min(max(math.floor(peak.position), 0), len(mean_uv) - 2)
     part = peak.position - i
-    return replace(peak, value_uv=float(mean_uv[i]) * (1.0 - part) + float(mean_uv[i + 1]) * part)
+    return msgspec.structs.replace(peak, value_uv=float(mean_uv[i]) * (1.0 - part) + float(mean_uv[i + 1]) * part)
 
 
 def _in_samples(rule: MarkerRule, t0_ms: float, dt_ms: float) -> waves.WaveRule:
