@@ -165,6 +165,8 @@ def test_free_running_emg_gives_bursts_and_outliers(tmp_path):
         ("time_ms,a\n" + "".join(f"{k},{k}\n" for k in range(9)) + "9\n", ["line 11", "1 cells", "2"]),
         ("time_ms,a\n" + "".join(f"{k * k},{k}\n" for k in range(12)), ["even steps"]),
         ("time_ms,a\n" + "".join(f"{9 - k},{k}\n" for k in range(9)), ["rising"]),
+        ("time_ms,a\n" + "".join(f"{k / 1e5:.6f},{k}\n" for k in range(900)), ["seconds"]),
+        ("time_ms,a\n" + "".join(f"{k},{k}\n" for k in range(9)) + "9,1e300\n", ["line 11", "1e300", "microvolts"]),
     ],
 )
 def test_a_wrong_csv_file_is_refused_and_the_message_names(tmp_path, text, names):
@@ -182,6 +184,18 @@ def test_a_file_shorter_than_the_epoch_or_missing_is_refused(tmp_path):
     late = {"time_ms": T_MS + 100.0, "w": wave()}
     with pytest.raises(ConfigError, match="epoch"):
         analyze(write(tmp_path, late), test_file(tmp_path))
+
+
+def test_a_file_without_the_time_of_the_response_is_refused(tmp_path):
+    early = {"time_ms": np.arange(200) * 0.1 - 18.0, "w": np.sin(np.arange(200) / 7.0)}
+    with pytest.raises(ConfigError, match="looks for a response at"):
+        analyze(write(tmp_path, early), resolve_test("ssep_median_left"))
+
+
+def test_a_dead_column_is_uncertain_and_has_no_noise(tmp_path):
+    columns = {"time_ms": np.arange(800) * 0.1 - 20.0, "zero": np.zeros(800), "five": np.full(800, 5.0)}
+    for w in analyze(write(tmp_path, columns), resolve_test("ssep_median_left"))["waveforms"]:
+        assert (w["status"], w["markers"], w["residual_noise_uv"]) == ("uncertain", [], None)
 
 
 def test_comments_byte_order_mark_and_rounded_time_are_accepted(tmp_path):

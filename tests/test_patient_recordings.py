@@ -249,7 +249,8 @@ def test_real_ssep_tells_the_demos_story_at_the_same_times():
     real, demo = load("real_ssep"), load("demo")
     assert [(type(e), e.at_s) for e in real.events] == [(type(e), e.at_s) for e in demo.events]
     times = {(s.method, s.at_s) for s in demo.operator_steps}
-    assert {(s.method, s.at_s) for s in real.operator_steps} == times
+    assert {(s.method, s.at_s) for s in real.operator_steps} <= times  # all but the MEPs and the train of four
+    assert {e.at_s for e in real.events} == {380.0, 590.0}
 
 
 def test_a_loss_in_the_real_signals_is_found_and_a_lead_off_is_not_one(data, monkeypatch, tmp_path):

@@ -149,6 +149,11 @@ def read_wfdb(stem: Path) -> tuple[F64, F64]:
     return raw[:, 0] * gains[0], raw[:, 1] * gains[1]
 
 
+def area(high: list[float], low: list[float]) -> float:
+    """Under the ROC curve: how often a score of `high` beats one of `low`."""
+    return float(np.mean([[(h > q) + 0.5 * (h == q) for q in low] for h in high]))
+
+
 def earndb() -> Row:
     folder = data_root() / "earndb-abr"
     with (folder / "index.csv").open() as handle:
@@ -166,9 +171,9 @@ def earndb() -> Row:
                       "mic.a": mic_a, "mic.b": mic_b}, test)  # fmt: skip
         whole, level = result["w"], int(r["level_db_pespl"])
         if level >= 80:
-            loud.append(whole["presence_score"])
+            loud.append((r["subject"], whole["presence_score"]))
         if level <= 35:
-            quiet.append(whole["presence_score"])
+            quiet.append((r["subject"], whole["presence_score"]))
             present["<=35"].append(whole["status"] == "present")
         if level >= 90:
             present["90-100"].append(whole["status"] == "present")
@@ -179,7 +184,9 @@ def earndb() -> Row:
             differences.append(abs(waves[0][0]["latency_ms"] - waves[1][0]["latency_ms"]))
         if waves[2] and waves[2][0]["status"] == "present":
             latencies.setdefault(r["subject"] + r["stim"], []).append((level, waves[2][0]["latency_ms"]))
-    auc = float(np.mean([[(h > q) + 0.5 * (h == q) for q in quiet] for h in loud]))
+    auc = area([h for _, h in loud], [q for _, q in quiet])
+    without = [area([h for s, h in loud if s != left], [q for s, q in quiet if s != left])
+               for left in sorted({s for s, _ in loud})]  # fmt: skip
     high, low = (float(np.mean(v)) for v in present.values())
     slopes = [float(np.polyfit(*np.array(v).T, 1)[0]) * 10 for v in latencies.values() if len(v) > 2]
     middle, most = (float(np.quantile(differences, q)) for q in (0.5, 0.9)) if differences else (math.nan, math.nan)
@@ -187,8 +194,9 @@ def earndb() -> Row:
     ok = auc >= 0.95 and high >= 0.8 and low <= 0.1 and middle <= 0.15 and most <= 0.4 and rho >= 0.6
     return Row("earndb-abr", "AUC >= 0.95; present >= 80 % at 90-100, <= 10 % at <= 35 dB; V later as level falls; "
                "halves differ <= 0.15 ms (median), <= 0.4 ms (90 %); SNR to Fmp: Spearman >= 0.6",
-               f"AUC {auc:.3f}; {high:.0%} and {low:.0%}; V {np.mean(slopes):+.2f} ms per 10 dB; halves {middle:.2f} "
-               f"and {most:.2f} ms ({len(differences)} pairs with wave V present in both); Spearman {rho:.2f}",
+               f"AUC {auc:.3f} ({min(without):.3f} to {max(without):.3f} without one subject); {high:.0%} and "
+               f"{low:.0%}; V {np.mean(slopes):+.2f} ms per 10 dB; halves {middle:.2f} and {most:.2f} ms "
+               f"({len(differences)} pairs with wave V present in both); Spearman {rho:.2f}",
                ok and float(np.mean(slopes)) < 0.0)  # fmt: skip
 
 

@@ -151,7 +151,7 @@ class Stream:
         return reading, decode_curve(average.curve)[0].astype(np.float64)
 
 
-def real_ssep(seeds: int = 100) -> Row:
+def real_ssep(seeds: int = 60) -> Row:
     """300 sweeps per seed through the daemon's averaging; truth: the same markers on the noiseless shape."""
     stream, truth = Stream(), marks_of(Sep().truth())
     good = n20 = amplitude = false = blocks = 0
@@ -179,7 +179,7 @@ def real_ssep(seeds: int = 100) -> Row:
 UNSEEN = (10, 30, 90, 140, 200, 210, 230)  # electrodes (and mirror images) that show N20 and its positivity
 
 
-def unseen(draws: int = 60) -> Row:
+def unseen(draws: int = 40) -> Row:
     """Each electrode measured with a shape that was fitted without it; truth: the peak of its own noiseless curve."""
     sep = Sep()
     t, curves = fit_shapes.recording()

@@ -3,7 +3,7 @@
 A train works pulse by pulse.  Each corticospinal volley raises the excitation of a motoneuron pool, which decays in
 between; the units that it newly brings over their threshold fire then.  A volley that follows too soon is small,
 because the axons have not recovered.  So under anaesthesia one pulse gives nothing, the answer grows to about five
-pulses, intervals of 2-4 ms are best (clinical numbers: docs/sources.md, MEP), an aborted train gives what its pulses
+pulses, intervals of 2-4 ms are best (docs/scenarios.md), an aborted train gives what its pulses
 had reached, and a voltage below the threshold of the axons gives nothing however long the train.
 """
 

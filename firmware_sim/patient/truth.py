@@ -46,6 +46,7 @@ _TEST_OF = {"tes": "mep_tes", "probe": "temg_probe"}
 
 def describe(patient: Patient) -> dict[str, Any]:
     s, rate = patient.scenario, patient.rate_hz
+    told = {e.label: e.kind for e in s.electrodes}
     made_of = {"recordings": patient.recordings.truth()} if patient.recordings is not None else {}
     return made_of | {
         "scenario": s.name,
@@ -56,7 +57,7 @@ def describe(patient: Patient) -> dict[str, Any]:
         "changes": [_change(e, rate, s.device.outputs) for e in s.events],
         "responses": responses(patient),
         "electrodes": {
-            label: {"kind": kind(label), "impedance_kohm": round(patient.impedance(i, 0) / 1000.0, 3)}
+            label: {"kind": told.get(label) or kind(label), "impedance_kohm": round(patient.impedance(i, 0) / 1e3, 3)}
             for i, label in enumerate(patient.names)
         },
         "noise": msgspec.to_builtins(s.noise),

@@ -238,8 +238,20 @@ class _Cut:
         return [self.filtered(p.copy()) for p in parts if len(p) >= least]
 
 
+def _require_covered(table: Table, definition: TestDefinition, wave: Wave, cut: _Cut) -> None:
+    """A file that holds less than half of the time in which a response is looked for cannot say anything about it."""
+    start, stop = response_window(definition, wave.rules)
+    first, last = cut.t0_ms, cut.t0_ms + cut.dt_ms * (cut.n - 1)
+    if not (min(stop, last) - max(start, first) >= 0.5 * (stop - start)):
+        raise ConfigError(
+            f"{table.file}: {wave.name} from {first:g} to {last:g} ms after time zero came, test {definition.test.id} "
+            f"looks for a response at {start:g} to {stop:g} ms"
+        )
+
+
 def _one(wave: Wave, table: Table, definition: TestDefinition, zero_ms: float) -> dict[str, Any]:
     cut = _Cut(table, definition, zero_ms)
+    _require_covered(table, definition, wave, cut)
     curve = cut.curve(wave.mean)
     if definition.test.modality in ("motor", "temg"):
         return _row(wave.name, measure_sweep(definition, wave.rules, curve, cut.t0_ms, cut.dt_ms))

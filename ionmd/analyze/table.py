@@ -19,6 +19,8 @@ from ionmd.errors import ConfigError
 
 F64 = npt.NDArray[np.float64]
 MAX_CELLS = 50_000_000
+LEAST_STEP_MS = 0.0005  # 2 MHz: nothing that is averaged is sampled faster
+MOST_UV = 1e9  # far beyond any amplifier; more is another unit or a broken file
 UNEVEN = 0.02  # of a step; text that was rounded to the microsecond stays inside
 
 
@@ -63,8 +65,11 @@ def read_table(path: str | Path) -> Table:
             values[k, c] = _number(file, line, names[c], cell)
     time = values[:, 0]
     dt = float(time[-1] - time[0]) / (len(time) - 1)
-    if not (1e-4 <= dt <= 1000.0):
-        raise ConfigError(f"{file}: time_ms in steps of {dt:g} ms came, rising steps of 0.0001 to 1000 were expected")
+    if not (LEAST_STEP_MS <= dt <= 1000.0):
+        raise ConfigError(
+            f"{file}: time_ms in steps of {dt:g} ms came, rising steps of {LEAST_STEP_MS:g} to 1000 were expected"
+            + (": is it in seconds?" if 0.0 < dt < LEAST_STEP_MS else "")
+        )
     off = np.abs(time - (time[0] + dt * np.arange(len(time))))
     worst = int(off.argmax())
     # rounded text leaves every sample within half its last digit of the even axis
@@ -99,6 +104,11 @@ def _number(file: str, line: int, name: str, cell: str) -> float:
         value = math.nan
     if not math.isfinite(value) or "_" in cell:
         raise ConfigError(f"{file}: line {line}, column {name}: {cell.strip()!r} came, a finite number was expected")
+    if not (-MOST_UV <= value <= MOST_UV):
+        raise ConfigError(
+            f"{file}: line {line}, column {name}: {cell.strip()!r} came, at most {MOST_UV:g} uV were expected: is the "
+            "unit microvolts?"
+        )
     return value
 
 

@@ -66,7 +66,7 @@ def arm(desk: Desk, p: StimArm, caller: Caller) -> object:
     if amplitude is None:
         raise Refused(f"output {p.output} needs {'amplitude_v' if volts else 'amplitude_ma'}", LIMIT)
     limits = BY_NAME[output.kind]
-    check_setting(amplitude, p.width_us, p.count, p.interval_ms, limits)
+    check_setting(amplitude, p.width_us, p.count, p.interval_ms, limits, room.stimulation.ceiling(output))
     stimulus = Stimulus(
         output.name, unit="V" if volts else "mA", amplitude=amplitude, width_us=p.width_us, polarity=p.polarity,
         pulses=p.count, interval_ms=p.interval_ms or 0.0,

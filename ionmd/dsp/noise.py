@@ -23,6 +23,7 @@ from ionmd.dsp.presence import effective_dof, snr_db
 
 F64 = npt.NDArray[np.float64]
 PIECES = 16
+NOTHING_UV = 1e-10  # less is rounding: a dead or constant column has no noise to judge by
 QUIETER = 0.3  # this quantile of the pieces' power ...
 QUIETER_IS = 1.6  # ... times this is the mean of a stationary noise (pieces of some four independent values)
 LAG_MS = 12.0  # the noise of a 30 Hz high-pass is uncorrelated beyond about 10 ms
@@ -192,11 +193,11 @@ def _finish(
 ) -> NoiseEstimate:  # fmt: skip
     residual2 = float(autocovariance[0])
     a, b = max(0, window[0]), min(len(mean_uv), window[1])
-    fmp = power(mean_uv[a:b]) / residual2 if residual2 > 0.0 and b > a else 0.0
+    fmp = power(mean_uv[a:b]) / residual2 if residual2 > NOTHING_UV**2 and b > a else 0.0
     reproducibility = correlation(halves[0][a:b], halves[1][a:b]) if halves is not None and b > a + 2 else None
     return NoiseEstimate(
         math.sqrt(max(0.0, residual2)), contrasts, autocovariance, dt_ms, window, fmp, snr_db(fmp), reproducibility,
-        plus_minus_uv, halves, sweeps, residual2 > 0.0, noise_samples,
+        plus_minus_uv, halves, sweeps, residual2 > NOTHING_UV**2, noise_samples,
     )  # fmt: skip
 
 

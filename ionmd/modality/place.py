@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ionmd.dsp import interval, matched, smooth, waves
 from ionmd.dsp.design import design
-from ionmd.dsp.noise import NoiseEstimate
+from ionmd.dsp.noise import NOTHING_UV, NoiseEstimate
 from ionmd.dsp.zerophase import filter_average
 from ionmd.testdef import Filter, MarkerRule, TestDefinition, WaveShape
 
@@ -165,7 +165,7 @@ def _template(shape: WaveShape, spec: Filter, dt_ms: float) -> matched.Template:
 
 
 def _dust(noise: NoiseEstimate) -> float:
-    return 0.5 * noise.residual_uv if noise.known else 0.0
+    return 0.5 * noise.residual_uv if noise.known else NOTHING_UV
 
 
 def _expected_distance(rules: list[MarkerRule]) -> float:

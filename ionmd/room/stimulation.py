@@ -120,7 +120,8 @@ class Stimulation:
         if stimulus is None or output is None:
             raise Refused(f"test {state.id} does not stimulate", INTERLOCK)
         check_setting(
-            stimulus.amplitude, stimulus.width_us, stimulus.pulses, stimulus.interval_ms, BY_NAME[output.kind]
+            stimulus.amplitude, stimulus.width_us, stimulus.pulses, stimulus.interval_ms, BY_NAME[output.kind],
+            self.ceiling(output),
         )
         sequence = build(stimulus, output.jack, stimulus.amplitude, state.definition.trigger.zero, sign)
         check_sequence(sequence, BY_NAME[output.kind], self.ceiling(output))
@@ -309,7 +310,7 @@ class Stimulation:
         a response), nor it into theirs.  Raises Refused when the test's own gap between deliveries is not over."""
         room = self._room
         before, after = self._cycle_reach()
-        at = max(at_sample, room.now + ms_to_samples(HORIZON_MS, room.rate_hz) + room.quantum + before)
+        at = max(at_sample, room.now + ms_to_samples(HORIZON_MS, room.rate_hz) + before)
         self._need_gap(state, at)
         delivery = Delivery(
             room.deliveries.next_nonce(), state.id if state else "", output.jack, len(sequence.pulses),
@@ -326,11 +327,12 @@ class Stimulation:
         return delivery
 
     def _cycle_reach(self) -> tuple[int, int]:
-        """Samples that sweeps of the running cycle reach after and before their pulse, with a guard; 0 without one."""
+        """Samples that sweeps of the running cycle reach after and before their pulse, with a guard that also covers
+        what was handed out a quantum beyond the horizon; 0 without a cycle."""
         windows = [s.run.sweep_window() for s in self._room.tests.values() if s.running and s.continuous and s.run]
         if not windows:
             return 0, 0
-        guard = ms_to_samples(GUARD_MS, self._room.rate_hz)
+        guard = ms_to_samples(GUARD_MS, self._room.rate_hz) + self._room.quantum
         return max(stop for _, stop in windows) + guard, max(-start for start, _ in windows) + guard
 
     def _kept_free(self, at_sample: int) -> str:

@@ -56,11 +56,14 @@ def refuse(what: str, came: object, lo: float, hi: float, unit: str, advice: str
     raise Refused(text + (f"; {advice}" if advice else ""), LIMIT, {"field": what, "limit": [lo, hi]})
 
 
-def check_setting(amplitude: float, width_us: int, count: int, interval_ms: float | None, limits: KindLimits) -> None:
+def check_setting(
+    amplitude: float, width_us: int, count: int, interval_ms: float | None, limits: KindLimits, max_amplitude: int = 0
+) -> None:
     """Physical values before they become pulses in device units: nothing that is not finite or would make a billion
-    pulses gets that far.  amplitude: mA or V."""
-    if not (0.0 < amplitude <= limits.max_amplitude / 1000):
-        refuse("amplitude", f"{amplitude:g}", 0.001, limits.max_amplitude / 1000, "V" if limits.volts else "mA")
+    pulses gets that far.  amplitude: mA or V; max_amplitude as in `check_sequence`."""
+    ceiling = min(max_amplitude or limits.max_amplitude, limits.max_amplitude) / 1000
+    if not (0.0 < amplitude <= ceiling):
+        refuse("amplitude", f"{amplitude:g}", 0.001, ceiling, "V" if limits.volts else "mA")
     if not (limits.width_us[0] <= width_us <= limits.width_us[1]):
         refuse("width", width_us, *limits.width_us, "us")
     if not (1 <= count <= limits.max_pulses):
