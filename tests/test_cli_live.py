@@ -150,7 +150,9 @@ def test_start_of_a_test_that_does_not_stimulate_needs_no_lease_and_does_not_sta
 def test_status_heads_each_test_with_the_age_of_its_last_valid_reading(live):
     child = live.spawn("start", "ssep_median_left", "--as", "Kim")
     child.stdout.readline()
-    live.until("reading", lambda d: d.get("test") == "ssep_median_left" and d["status"] == "present")
+    live.until(
+        "reading", lambda d: d.get("test") == "ssep_median_left" and d["status"] == "present" and d["role"] == "alert"
+    )
     page = live.run("status").stdout
     assert "\x1b" not in page  # colour is for terminals
     head = page.splitlines().index(next(x for x in page.splitlines() if x.startswith("TEST")))
