@@ -27,7 +27,6 @@ from ionmd.errors import DeviceError, DeviceGone, IonmdError, Refused
 from ionmd.model import Block, DeviceStatus, Gap
 from ionmd.pipeline import Pipeline
 from ionmd.room.outside import happened
-from ionmd.room.room import QUANTUM_MS
 from ionmd.service.backend import Call
 from ionmd.timers import HEARTBEAT_MS, NO_DATA_ALARM_MS, STAGE_STUCK_MS
 
@@ -293,7 +292,7 @@ class Engine:
         if block is None or amplifier is None or identity is None:
             return False
         clock = room.clock
-        quantum = max(1, round(QUANTUM_MS * identity.rate_hz / 1000.0))
+        quantum = room.quantum
         next_sample = max(clock.next_sample, self._resume_at)
         limit = (next_sample // quantum + 1) * quantum
         if self._agenda:
@@ -320,8 +319,9 @@ class Engine:
 
     def _take_rows(self, block: Block, identity: Identity) -> None:
         """With what is known to be missing before them."""
-        block.gap, block.lost = block.gap | self._hole[0], block.lost + self._hole[1]
-        self._hole = (Gap.NONE, 0)
+        if self._hole[0] or self._hole[1]:
+            block.gap, block.lost = block.gap | self._hole[0], block.lost + self._hole[1]
+            self._hole = (Gap.NONE, 0)
         self._take(block, identity)
         block.clear()
 

@@ -15,10 +15,11 @@ from ionmd.clock import SessionLine
 from ionmd.dsp.history import History
 from ionmd.events import GapFound, GapInfo
 from ionmd.model import Block, Gap, Mark, MarkKind
-from ionmd.room.room import Room
+from ionmd.room.room import QUANTUM_MS, Room
 
 # The ring of inputs holds the longest sweep, the horizon, and room for a late mark.
 HISTORY_S = 3.0
+_TOLD = ~int(Gap.CLIPPED)
 
 
 class BlockSink(Protocol):
@@ -42,6 +43,7 @@ class Pipeline:
         room = self.room
         changed = (inputs, stride, rate_hz) != (room.inputs, room.stride, room.rate_hz)
         room.inputs, room.stride, room.rate_hz = inputs, stride, rate_hz
+        room.quantum = max(1, round(QUANTUM_MS * rate_hz / 1000.0))
         if self.history is None or changed:
             self.history = History(stride, round(HISTORY_S * rate_hz), rate_hz)
 
@@ -84,10 +86,10 @@ class Pipeline:
         """Journal what a replay cannot know from the samples: marks, what is missing before the block, where it was
         cut when that is not on the grid of quanta.  Clipping is seen in the samples."""
         room = self.room
-        gap = block.gap & ~Gap.CLIPPED
+        gap = int(block.gap) & _TOLD
         if room.case is not None and (marks or gap or block.lost or (block.first + block.n) % room.quantum):
             room.bus.journal("block", {
-                "first": block.first, "samples": block.n, "gap": int(gap), "lost": block.lost, "marks": marks,
+                "first": block.first, "samples": block.n, "gap": gap, "lost": block.lost, "marks": marks,
             })
 
     def _marks(self, marks: list[Mark]) -> None:

@@ -9,9 +9,10 @@ import pytest
 from firmware_sim import faults
 from firmware_sim.pacing import batch_samples, next_batch
 from firmware_sim.scenario import parse
+from ionmd.timers import WINDOW_MS
 from tests.sim_rig import Rig, setup
 
-WINDOW = 1500  # 150 ms at 10 kHz
+WINDOW = WINDOW_MS * 10  # samples at 10 kHz
 
 
 def rig(**options):

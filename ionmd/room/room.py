@@ -67,6 +67,7 @@ class Room:
     clock: SampleClock = field(default_factory=SampleClock)
     source: Source = "device"
     rate_hz: float = 0.0
+    quantum: int = 1  # samples of QUANTUM_MS
     inputs: int = 0
     stride: int = 0
     lsb_uv: list[float] = field(default_factory=list)
@@ -100,10 +101,6 @@ class Room:
         self.stimulation = Stimulation(self, self.stimulation)
         self.validity = Validity(self)
         self.pause = self.search = None
-
-    @property
-    def quantum(self) -> int:
-        return max(1, round(QUANTUM_MS * self.rate_hz / 1000.0))
 
     # ------------------------------------------------------------ demands
 

@@ -350,9 +350,11 @@ class Stimulation:
             )
 
     def _repeat(self, horizon: int) -> None:
-        horizon += self._cycle_reach()[0]
         arm = self.manual
-        while arm is not None and arm.rate_hz and arm.next_sample is not None and arm.next_sample < horizon:
+        if arm is None or not arm.rate_hz:
+            return
+        horizon += self._cycle_reach()[0]
+        while arm.next_sample is not None and arm.next_sample < horizon:
             if self.lease.holder is None:
                 self.manual = None
                 return

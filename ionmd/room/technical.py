@@ -146,6 +146,8 @@ class Technical:
 
     def muted(self, first: int, stop: int) -> str:
         """Why samples [first, stop) are no signal on any input (cautery and its quiet time after); empty: they are."""
+        if not self.spoiled and self.cautery_since is None:
+            return ""
         return next((s.cause for s in self.spans() if s.cause == "cautery" and s.start < stop and first < s.stop), "")
 
     @property
