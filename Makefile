@@ -4,13 +4,14 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.ready
 
-.PHONY: help deps build demo test lint bench accuracy check-cortex check-hash check-aarch64 check-instructions \
+.PHONY: help deps build demo test bench figures accuracy check-cortex check-hash check-aarch64 check-instructions \
         check-sanitize install clean
 
 help:
 	@echo "make demo     a simulated case from first sample to alarm"
 	@echo "make test     ruff, mypy and the whole test suite"
-	@echo "make bench    kernels and whole-daemon figures with their targets"
+	@echo "make bench    kernels and whole-daemon figures with their targets (about 25 minutes)"
+	@echo "make accuracy estimators on real recordings (about 5 minutes)"
 	@echo "make deps     system packages (needs root); CROSS=1 also brings what check-aarch64 needs"
 	@echo "make check-hash | check-aarch64 | check-instructions | check-sanitize     the kernels in C (docs/performance.md)"
 
@@ -47,7 +48,10 @@ test: build
 
 bench: build
 	$(PY) -m pip install -q --disable-pip-version-check ducc0 scipy mne
-	$(PY) -m bench
+	@$(PY) -m bench; missed=$$?; $(PY) -m bench.figures || missed=1; exit $$missed
+
+figures: build
+	$(PY) -m bench.figures
 
 accuracy: build
 	$(PY) -m bench.accuracy
