@@ -6,6 +6,7 @@ include "slot.pxi"
 
 cdef extern from "kernels.h" nogil:
     void c_autocovariance "autocovariance"(const double *x, size_t n, size_t lags, double *out)
+    void c_smooth "smooth_symmetric"(const double *wide, size_t n, const double *kernel, size_t reach, double *out)
     int WELCH_SHORTEST, WELCH_LONGEST
     ctypedef struct dsp_peak:
         double position, value, prominence, curvature, index
@@ -152,3 +153,15 @@ def autocovariance(x, Py_ssize_t n, Py_ssize_t lags, out):
     cdef double *po = b.f64(out, lags, True)
     with nogil:
         c_autocovariance(px, n, lags, po)
+
+
+def smooth_symmetric(wide, Py_ssize_t n, kernel, Py_ssize_t reach, out):
+    """noise.c: out[:n] of wide[:n + 2 reach] with kernel[:reach + 1]."""
+    cdef Slot a = Slot(), b = Slot(), c = Slot()
+    if n < 0 or reach < 0:
+        raise ValueError(f"{n} values and a reach of {reach} came, none may be negative")
+    cdef double *pw = a.f64(wide, n + 2 * reach, False)
+    cdef double *pk = b.f64(kernel, reach + 1, False)
+    cdef double *po = c.f64(out, n, True)
+    with nogil:
+        c_smooth(pw, n, pk, reach, po)

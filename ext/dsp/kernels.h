@@ -25,6 +25,7 @@ void sweep_add(const float *x, size_t rows, size_t stride, const uint8_t *accept
 
 // noise.c
 void autocovariance(const double *x, size_t n, size_t lags, double *out);
+void smooth_symmetric(const double *wide, size_t n, const double *kernel, size_t reach, double *out);
 
 // emg.c
 void emg_features(const float *x, size_t rows, size_t stride, const float *threshold, int32_t quiet, size_t phase,

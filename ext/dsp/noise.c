@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// noise.c -- autocovariance of a stretch of noise.
+// noise.c -- autocovariance of a stretch of noise; a curve smoothed by a symmetric kernel.
+// autocovariance:
 //   x    in   double[n]      microvolts, mean not taken off (noise of a filtered average has none)
 //   out  out  double[lags]   out[k] = sum of x[i] x[i + k] over i < n - k, divided by n - k
 // Needs 0 < lags <= n.  A lag is one lane and its products are added in the order of i, so the bits do not depend on
@@ -34,5 +35,31 @@ void autocovariance(const double *x, size_t n, size_t lags, double *out) {
         double total = 0.0;
         for (size_t i = 0; i < n - k; i++) total += x[i] * x[i + k];
         out[k] = total / (double)(n - k);
+    }
+}
+
+// A symmetric kernel over a curve that was lengthened by `reach` values at both ends.
+//   wide    in   double[n + 2 reach]
+//   kernel  in   double[reach + 1]   centre first
+//   out     out  double[n]
+// Each output adds its pairs from the centre outwards, whatever the vector width.
+DSP_CLONES
+void smooth_symmetric(const double *wide, size_t n, const double *kernel, size_t reach, double *out) {
+    const double *x = wide + reach;
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        const d4 centre = {kernel[0], kernel[0], kernel[0], kernel[0]};
+        d4 a = *(const d4 *)(x + i) * centre, b = *(const d4 *)(x + i + 4) * centre;
+        for (size_t r = 1; r <= reach; r++) {
+            const d4 k = {kernel[r], kernel[r], kernel[r], kernel[r]};
+            a += k * (*(const d4 *)(x + i - r) + *(const d4 *)(x + i + r));
+            b += k * (*(const d4 *)(x + i + 4 - r) + *(const d4 *)(x + i + 4 + r));
+        }
+        *(d4 *)(out + i) = a, *(d4 *)(out + i + 4) = b;
+    }
+    for (; i < n; i++) {
+        double a = x[i] * kernel[0];
+        for (size_t r = 1; r <= reach; r++) a += kernel[r] * (x[i - r] + x[i + r]);
+        out[i] = a;
     }
 }

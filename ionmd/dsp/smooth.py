@@ -7,20 +7,22 @@ Symmetric, so a symmetric peak does not move.  Weights by `math.exp` and plain s
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
-F64 = npt.NDArray[np.float64]
+from ionmd.dsp.layout import F64, curves
+
 REACH = 3.5  # standard deviations kept on each side
 
 
-def weights(sigma: float) -> list[float]:
+@lru_cache(maxsize=256)
+def weights(sigma: float) -> F64:
     """Half of the kernel, centre first; the whole sums to 1."""
     half = max(0, math.ceil(REACH * sigma))
     raw = [math.exp(-0.5 * (i / sigma) ** 2) for i in range(half + 1)] if sigma > 0.0 else [1.0]
     total = raw[0] + 2.0 * math.fsum(raw[1:])
-    return [w / total for w in raw]
+    return np.array([w / total for w in raw])
 
 
 def gaussian(x: F64, sigma: float) -> F64:
@@ -38,12 +40,11 @@ def autocovariance(r: F64, sigma: float) -> F64:
     return smooth[middle : middle + len(r)].copy()
 
 
-def _symmetric(x: F64, kernel: list[float], before: float, after: float) -> F64:
+def _symmetric(x: F64, kernel: F64, before: float, after: float) -> F64:
     n, reach = len(x), len(kernel) - 1
     if reach == 0:
         return x.copy()
     wide = np.concatenate([np.full(reach, before), x, np.full(reach, after)])
-    out = wide[reach : reach + n] * kernel[0]
-    for i in range(1, reach + 1):
-        out += kernel[i] * (wide[reach - i : reach - i + n] + wide[reach + i : reach + i + n])
+    out = np.empty(n)
+    curves.smooth_symmetric(wide, n, kernel, reach, out)
     return out

@@ -1,4 +1,4 @@
-"""The autocovariance kernel against its twin, at every remainder of its lanes."""
+"""The kernels of noise.c against their twins, at every remainder of their lanes."""
 
 import numpy as np
 import pytest
@@ -28,3 +28,14 @@ def test_nan_is_not_hidden():
     out = np.zeros(20)
     curves.autocovariance(x, 40, 20, out)
     assert np.isnan(out).all()
+
+
+@pytest.mark.parametrize(("n", "reach"), [(1, 0), (1, 3), (7, 2), (8, 5), (33, 12), (800, 41)])
+def test_a_symmetric_kernel_adds_its_pairs_from_the_centre_outwards(n, reach):
+    rng = np.random.default_rng(n + reach)
+    wide, kernel, out = rng.normal(size=n + 2 * reach), rng.random(reach + 1), np.full(n + 1, np.nan)
+    curves.smooth_symmetric(wide, n, kernel, reach, out)
+    expected = wide[reach : reach + n] * kernel[0]
+    for i in range(1, reach + 1):
+        expected += kernel[i] * (wide[reach - i : reach - i + n] + wide[reach + i : reach + i + n])
+    assert out[:n].tobytes() == expected.tobytes() and np.isnan(out[n])
