@@ -72,3 +72,13 @@ def test_following_late_gives_the_bytes_of_feeding_each_block(cut, every):
 def test_the_stream_settles_again_after_a_break():
     after = fed(50)[BREAK : BREAK + 20, 1]
     assert np.abs(after).max() < 200  # an offset of 5 mV would otherwise ring through the filter
+
+
+def test_an_input_that_clips_does_not_restart_the_filters_of_the_others():
+    causal, out = stream(), []
+    for k, b in enumerate(blocks(50)):
+        if k % 2:  # some input is at its end stop; these derivations are what they were
+            b.gap |= Gap.CLIPPED
+        spans = [(max(0, s.start - b.first), min(b.n, s.stop - b.first)) for s in ARTEFACTS]
+        out.append(causal.feed(b, [(p, q) for p, q in spans if p < q])[: b.n, :2].copy())
+    assert np.concatenate(out).tobytes() == fed(50).tobytes()

@@ -162,10 +162,11 @@ class EvokedRun(Run):
         for d, label in enumerate(self.labels):
             if label in self.excluded:
                 accept[d] = 0
-            else:
-                self._tried(d, label, bool(accept[d]))
         kinds = self._typical.classify(self._power, accept) if plan.reject_uv is not None else self._ordinary
         accept[: self._d][kinds < 0] = 0
+        for d, label in enumerate(self.labels):
+            if label not in self.excluded:
+                self._tried(d, label, bool(accept[d]))
         if not accept.any():
             why = "flat" if bool((kinds < 0).any()) else "amplitude" if plan.reject_uv is not None else "excluded"
             self._count(why)

@@ -72,7 +72,7 @@ class CausalStream:
         """Filter the block; rows 0..block.n of the result are valid until the next call.
 
         spans  row ranges [start, stop) of this block to hold at the last good value"""
-        if block.gap:
+        if block.gap and block.gap & _BREAK:  # an input that clips is no reason to restart the others
             self._fresh = True
         return self._filter(block.uv, block.first, block.n, spans)
 
