@@ -20,14 +20,15 @@ WAVE = 3.0 * np.exp(-0.5 * ((T - 20) / 2) ** 2) - 2.0 * np.exp(-0.5 * ((T - 25) 
 def average(name: str, scale=(1.0, 1.0), status=("present", "present"), noise: float = 0.1, **changes) -> AverageData:
     rng = np.random.default_rng(len(name) + int(100 * scale[0]))
     mean = np.stack([s * WAVE + rng.normal(0, noise, len(T)) for s in scale])
-    subs = [mean + rng.normal(0, 3 * noise, mean.shape) for _ in range(6)]
+    subs = np.stack([mean + rng.normal(0, 3 * noise, mean.shape) for _ in range(6)])
     readings = [
         Reading("ssep", label, "alert", f"{name}/{label}", 1, 0, st, 300, 0, "simulated", "f1", STIMULUS,
                 [Marker("N20", "negative", st, 20.0)], [Measure("N20-P23", st, 5.0 * s)])
         for label, s, st in zip(("a", "b"), scale, status, strict=True)
     ]
     windows = dict.fromkeys(("a", "b"), (100, 350))
-    found = AverageData(name, "ssep", 1, ["a", "b"], "f1", STIMULUS, mean, subs, readings, windows)
+    found = AverageData(name, "ssep", 1, ["a", "b"], "f1", STIMULUS, mean,
+                        {x: subs[:, d, 100:350] for d, x in enumerate(("a", "b"))}, readings, windows)
     return replace(found, **changes)
 
 

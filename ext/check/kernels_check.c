@@ -154,6 +154,27 @@ static void hash_curves(void) {
     take(r, sizeof r);
     say("autocovariance");
     begin();
+    const size_t k = 5, m = 70, w = 7;
+    double *shapes = ROOM(double, k * 180), *root = ROOM(double, m * m), *scratch = ROOM(double, shape_scratch(m));
+    double *design = ROOM(double, m * w), *gain = ROOM(double, w * m), best[SHAPE_MOST], cover[SHAPE_MOST * SHAPE_MOST];
+    const double firsts[3] = {20.25, 30.5, 40.125};
+    for (size_t i = 0; i < k * 180; i++) shapes[i] = draw_uv() / 64.0;
+    for (size_t i = 0; i < m * w; i++) design[i] = draw_uv();
+    r[0] *= 1.5;  // positive, for certain
+    shape_root(r, m, root);
+    for (size_t i = 0; i < SHAPE_MOST; i++) best[i] = 0.0;
+    const double index = (double)shape_search(shapes, k, 180, root, y, m, firsts, 3, 1.5, 2.0, best, scratch);
+    shape_cover(root, design, m, w, k - 1, 2.0, cover, gain, scratch);
+    take(&index, 8), take(root, m * m * 8), take(best, (k + 1) * 8), take(cover, w * w * 8), take(gain, w * m * 8);
+    free(shapes), free(root), free(scratch), free(design), free(gain);
+    say("shape");
+    begin();
+    double z[900] = {0};
+    const double factor[3] = {0.5, 0.0, -1.5}, fraction = beta_fraction(2.5, 7.25, 0.125);
+    blend(y, factor, 3, 300, z);
+    take(z, sizeof z), take(&fraction, 8);
+    say("blend");
+    begin();
     for (size_t m = 2; m < 60; m += 19) {
         const size_t channels = 11, n = 150, lags = n - m + 1;
         float *x = ROOM(float, channels * n), *t = ROOM(float, channels * m), *r = ROOM(float, channels * lags);

@@ -6,8 +6,20 @@ include "slot.pxi"
 
 cdef extern from "kernels.h" nogil:
     void c_autocovariance "autocovariance"(const double *x, size_t n, size_t lags, double *out)
+    void c_gaussian_half "gaussian_half"(double sigma, size_t reach, double *out)
     void c_smooth "smooth_symmetric"(const double *wide, size_t n, const double *kernel, size_t reach, double *out)
-    int WELCH_SHORTEST, WELCH_LONGEST
+    void c_blend "blend"(const double *x, const double *factor, size_t rows, size_t n, double *out)
+    double c_beta_fraction "beta_fraction"(double a, double b, double x)
+    void c_shape_at "shape_at"(const double *curves, size_t k, size_t length, double first, double step, size_t n,
+                               size_t stride, double *out)
+    void c_shape_root "shape_root"(const double *row, size_t m, double *root)
+    size_t shape_scratch(size_t m)
+    size_t c_shape_search "shape_search"(const double *curves, size_t k, size_t length, const double *root,
+                                         const double *y, size_t m, const double *firsts, size_t shifts, double step,
+                                         double prior, double *best, double *scratch)
+    void c_shape_cover "shape_cover"(const double *root, const double *design, size_t m, size_t w, size_t held,
+                                     double prior, double *cover, double *gain, double *scratch)
+    int WELCH_SHORTEST, WELCH_LONGEST, SHAPE_MOST
     ctypedef struct dsp_peak:
         double position, value, prominence, curvature, index
     ctypedef struct dsp_summit:
@@ -25,6 +37,7 @@ cdef extern from "kernels.h" nogil:
 
 
 SEGMENT_RANGE = (WELCH_SHORTEST, WELCH_LONGEST)
+MOST_COEFFICIENTS = SHAPE_MOST
 
 
 def find_peaks(make, y, double sign, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t first, Py_ssize_t last, double least):
@@ -155,6 +168,14 @@ def autocovariance(x, Py_ssize_t n, Py_ssize_t lags, out):
         c_autocovariance(px, n, lags, po)
 
 
+def gaussian_half(double sigma, Py_ssize_t reach, out):
+    """noise.c: out[reach + 1]."""
+    cdef Slot a = Slot()
+    if not (sigma > 0.0 and reach >= 0):
+        raise ValueError(f"a sigma of {sigma} and a reach of {reach} came, above 0 and not negative were expected")
+    c_gaussian_half(sigma, reach, a.f64(out, reach + 1, True))
+
+
 def smooth_symmetric(wide, Py_ssize_t n, kernel, Py_ssize_t reach, out):
     """noise.c: out[:n] of wide[:n + 2 reach] with kernel[:reach + 1]."""
     cdef Slot a = Slot(), b = Slot(), c = Slot()
@@ -165,3 +186,81 @@ def smooth_symmetric(wide, Py_ssize_t n, kernel, Py_ssize_t reach, out):
     cdef double *po = c.f64(out, n, True)
     with nogil:
         c_smooth(pw, n, pk, reach, po)
+
+
+def blend(x, factor, Py_ssize_t rows, Py_ssize_t n, out):
+    """blend.c: out[rows, n] += factor[rows] * x[rows, n]."""
+    cdef Slot a = Slot(), b = Slot(), c = Slot()
+    if rows < 0 or n < 0:
+        raise ValueError(f"{rows} rows of {n} came, none may be negative")
+    cdef double *px = a.f64(x, rows * n, False)
+    cdef double *pf = b.f64(factor, rows, False)
+    cdef double *po = c.f64(out, rows * n, True)
+    with nogil:
+        c_blend(px, pf, rows, n, po)
+
+
+def beta_fraction(double a, double b, double x):
+    """beta.c."""
+    return c_beta_fraction(a, b, x)
+
+
+def shape_at(curves, Py_ssize_t k, double first, double step, Py_ssize_t n, out):
+    """shape.c: out[n, k] of curves[k, :]."""
+    cdef Slot a = Slot(), b = Slot()
+    if not (0 < k <= SHAPE_MOST and n >= 0):
+        raise ValueError(f"{k} curves at {n} places came, 1 to {SHAPE_MOST} curves were expected")
+    cdef double *px = a.f64(curves, k, False)
+    cdef double *po = b.f64(out, n * k, True)
+    with nogil:
+        c_shape_at(px, k, a.items // k, first, step, n, k, po)
+
+
+def shape_root(row, Py_ssize_t m, root):
+    """shape.c: root[m, m] of row[m]."""
+    cdef Slot a = Slot(), b = Slot()
+    if m < 1:
+        raise ValueError(f"{m} points came, 1 at least was expected")
+    cdef double *pr = a.f64(row, m, False)
+    cdef double *po = b.f64(root, m * m, True)
+    with nogil:
+        c_shape_root(pr, m, po)
+
+
+def shape_search(curves, Py_ssize_t k, root, y, Py_ssize_t m, firsts, Py_ssize_t shifts, double step, double prior, best):
+    """shape.c: index of the best shift; best[k + 1] are the coefficients there."""
+    cdef Slot a = Slot(), b = Slot(), c = Slot(), d = Slot(), e = Slot()
+    if not (0 < k < SHAPE_MOST - 1 and m > 0 and shifts > 0 and prior > 0.0):
+        raise ValueError(f"{k} curves, {m} points, {shifts} shifts and a prior of {prior} came; 1 to {SHAPE_MOST - 2} "
+                         "curves and the rest above 0 were expected")
+    cdef double *pc = a.f64(curves, k, False)
+    cdef double *pr = b.f64(root, m * m, False)
+    cdef double *py = c.f64(y, m, False)
+    cdef double *pf = d.f64(firsts, shifts, False)
+    cdef double *po = e.f64(best, k + 1, True)
+    cdef double *scratch = <double *>malloc(shape_scratch(m) * sizeof(double))
+    cdef size_t found
+    if scratch == NULL:
+        raise MemoryError
+    with nogil:
+        found = c_shape_search(pc, k, a.items // k, pr, py, m, pf, shifts, step, prior, po, scratch)
+        free(scratch)
+    return found
+
+
+def shape_cover(root, design, Py_ssize_t m, Py_ssize_t w, Py_ssize_t held, double prior, cover, gain):
+    """shape.c: cover[w, w] and gain[w, m] of design[m, w]."""
+    cdef Slot a = Slot(), b = Slot(), c = Slot(), d = Slot()
+    if not (0 < w <= SHAPE_MOST and m > 0 and 0 <= held < w and prior > 0.0):
+        raise ValueError(f"{w} coefficients, {held} of them held, {m} points and a prior of {prior} came; 1 to "
+                         f"{SHAPE_MOST} coefficients were expected and the rest above 0")
+    cdef double *pr = a.f64(root, m * m, False)
+    cdef double *pd = b.f64(design, m * w, False)
+    cdef double *pc = c.f64(cover, w * w, True)
+    cdef double *pg = d.f64(gain, w * m, True)
+    cdef double *scratch = <double *>malloc(shape_scratch(m) * sizeof(double))
+    if scratch == NULL:
+        raise MemoryError
+    with nogil:
+        c_shape_cover(pr, pd, m, w, held, prior, pc, pg, scratch)
+        free(scratch)

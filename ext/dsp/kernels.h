@@ -25,7 +25,25 @@ void sweep_add(const float *x, size_t rows, size_t stride, const uint8_t *accept
 
 // noise.c
 void autocovariance(const double *x, size_t n, size_t lags, double *out);
+void gaussian_half(double sigma, size_t reach, double *out);
 void smooth_symmetric(const double *wide, size_t n, const double *kernel, size_t reach, double *out);
+
+// blend.c
+void blend(const double *x, const double *factor, size_t rows, size_t n, double *out);
+
+// beta.c
+double beta_fraction(double a, double b, double x);
+
+// shape.c
+enum { SHAPE_MOST = 12 };  // coefficients of a fit
+void   shape_at(const double *curves, size_t k, size_t length, double first, double step, size_t n, size_t stride,
+                double *out);
+void   shape_root(const double *row, size_t m, double *root);
+size_t shape_scratch(size_t m);
+size_t shape_search(const double *curves, size_t k, size_t length, const double *root, const double *y, size_t m,
+                    const double *firsts, size_t shifts, double step, double prior, double *best, double *scratch);
+void   shape_cover(const double *root, const double *design, size_t m, size_t w, size_t held, double prior, double *cover,
+                   double *gain, double *scratch);
 
 // emg.c
 void emg_features(const float *x, size_t rows, size_t stride, const float *threshold, int32_t quiet, size_t phase,

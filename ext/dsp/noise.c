@@ -5,6 +5,8 @@
 //   out  out  double[lags]   out[k] = sum of x[i] x[i + k] over i < n - k, divided by n - k
 // Needs 0 < lags <= n.  A lag is one lane and its products are added in the order of i, so the bits do not depend on
 // the vector width.  Sixteen lags at once: the plain loop over one lag waits for each addition.
+#include <math.h>
+
 #include "lanes.h"
 #include "kernels.h"
 
@@ -36,6 +38,17 @@ void autocovariance(const double *x, size_t n, size_t lags, double *out) {
         for (size_t i = 0; i < n - k; i++) total += x[i] * x[i + k];
         out[k] = total / (double)(n - k);
     }
+}
+
+// Half of a Gaussian kernel whose whole sums to 1: double[reach + 1], centre first; sigma > 0 in samples.
+void gaussian_half(double sigma, size_t reach, double *out) {
+    double total = 0.0;
+    for (size_t i = reach + 1; i-- > 0;) {
+        const double z = (double)i / sigma;
+        out[i] = exp(-0.5 * (z * z));
+        total += i ? 2.0 * out[i] : out[i];
+    }
+    for (size_t i = 0; i <= reach; i++) out[i] /= total;
 }
 
 // A symmetric kernel over a curve that was lengthened by `reach` values at both ends.

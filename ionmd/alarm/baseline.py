@@ -26,7 +26,8 @@ MAX_SIZE_VARIATION = 0.40
 class AverageData:
     """One finished average in float64: what a baseline is made of.
 
-    mean_uv  float64[derivation, sample], filtered;  subs_uv  the same of each sub-average, in time order."""
+    mean_uv  float64[derivation, sample], filtered;  subs_uv  float64[sub-average, sample] of each derivation, in time
+    order and inside its window."""
 
     id: str
     test: str
@@ -35,7 +36,7 @@ class AverageData:
     filter_id: str
     stimulus: StimulusSummary
     mean_uv: npt.NDArray[np.float64]
-    subs_uv: list[npt.NDArray[np.float64]]
+    subs_uv: dict[str, npt.NDArray[np.float64]]
     readings: list[Reading]
     windows: dict[str, tuple[int, int]]  # derivation -> columns in which its response lies
 
@@ -141,7 +142,7 @@ def build(
             for i, a in enumerate(averages) for b in averages[i + 1:]
         )
         replication[label] = round(shape, 3)
-        subs = [projection(s[d, lo:hi], mean[lo:hi]) for a in averages for s in a.subs_uv]
+        subs = [projection(s, mean[lo:hi]) for a in averages for s in a.subs_uv[label]]
         readings = [r for a in averages for r in a.readings if r.derivation == label]
         reading = readings[-1]
         monitorable = all(r.status == "present" for r in readings)

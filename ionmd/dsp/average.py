@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ionmd.dsp.layout import F32, F64, kernels, stride_of
+from ionmd.dsp.layout import F32, F64, curves, kernels, stride_of
 
 I64 = npt.NDArray[np.int64]
 WEIGHT_CAP = 3.0  # times the median weight of a derivation's sweeps: no sub-average may win by being quiet
@@ -93,15 +94,36 @@ def sweep_extremes(sweep: F32, lo_row: int, hi_row: int) -> tuple[F32, F32]:
     return lo, hi
 
 
+class Halves(Protocol):
+    """What an average is made of: a SweepSum, or a Part."""
+
+    @property
+    def count(self) -> I64:
+        """int64[2, derivation]: sweeps in each half."""
+
+    def halves(self) -> F64:
+        """float64[2, derivation, sample]: the means of the two halves; nothing is read where `count` is 0."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A closed sum whose halves went through a linear filter since."""
+
+    count: I64
+    curves: F64
+
+    def halves(self) -> F64:
+        return self.curves
+
+
 @dataclass(frozen=True)
 class Averaged:
     """One average made of sub-averages.
 
-    mean      float64[derivation, sample]
+    mean      float64[derivation, sample]      nan where no sweep was accepted
     halves    float64[2, derivation, sample]   alternating sweeps, weighted as the mean
     n         int64[derivation]                sweeps used
     weights   float64[sub, derivation]         sum to 1 over the subs used
-    variance  float64[derivation, sample]      of the mean, from the spread of the subs; nan below two subs
     flat      bool[sub, derivation]            without any noise: a dead channel, weight 0
     """
 
@@ -109,7 +131,6 @@ class Averaged:
     halves: F64
     n: I64
     weights: F64
-    variance: F64
     flat: npt.NDArray[np.bool_]
 
     def plus_minus(self) -> F64:
@@ -118,7 +139,7 @@ class Averaged:
         return result
 
 
-def combine(subs: Sequence[SweepSum], weighted: bool, power: F64 | None = None) -> Averaged:
+def combine(subs: Sequence[Halves], weighted: bool, power: F64 | None = None) -> Averaged:
     """Sub-averages into one average.
 
     weighted   weight = 1 / noise power, per sweep at most 3 x the median; else by the number of sweeps
@@ -128,31 +149,37 @@ def combine(subs: Sequence[SweepSum], weighted: bool, power: F64 | None = None) 
     """
     if not subs:
         raise ValueError("no sub-average came, at least one was expected")
-    d, samples = subs[0].derivations, subs[0].samples
-    if any(s.derivations != d or s.samples != samples for s in subs):
+    counts = [s.count for s in subs]
+    parts = [s.halves() for s in subs]
+    if any(p.shape != parts[0].shape for p in parts):
         raise ValueError("sub-averages of different shapes came, equal ones were expected")
-    count = np.stack([s.count.sum(axis=0) for s in subs])  # [sub, derivation]
-    means = np.stack([s.mean() for s in subs])
-    halves = np.stack([s.halves() for s in subs])  # [sub, half, derivation, sample]
+    in_half = np.stack(counts)  # [sub, half, derivation]
+    count = in_half.sum(axis=1)
     if power is None:
-        power = _half_difference_power(halves)
+        power = np.stack([_half_difference_power(p) for p in parts])
     if power.shape != count.shape:
         raise ValueError(f"noise power of shape {power.shape} came, {count.shape} was expected")
     flat = (count > 0) & (power == 0) & (power > 0).any(axis=0)
     weights = _weights(count, power, flat) if weighted else _share(np.where(flat, 0.0, count.astype(np.float64)))
-    mean = _mix(weights, means)
+    within = np.divide(in_half, count[:, None], out=np.zeros(in_half.shape), where=in_half > 0)
+    mean, halves = np.zeros(parts[0].shape[1:]), np.zeros(parts[0].shape)
+    _mix(parts, weights[:, None] * within, [mean, mean])
     # a sub of one sweep has one half only: each half is mixed over the subs that have it
-    present = np.stack([s.count > 0 for s in subs])
-    half_means = np.stack([_mix(_share(np.where(present[:, h], weights, 0.0)), halves[:, h]) for h in (0, 1)])
-    used = (weights > 0).sum(axis=0)[:, None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        spread = (weights[:, :, None] ** 2 * np.where(weights[:, :, None] > 0, means - mean, 0.0) ** 2).sum(axis=0)
-        variance = np.where(used >= 2, spread * used / (used - 1.0), np.nan)
-    return Averaged(mean, half_means, np.where(weights > 0, count, 0).sum(axis=0), weights, variance, flat)
+    _mix(parts, np.stack([_share(np.where(in_half[:, h] > 0, weights, 0.0)) for h in (0, 1)], axis=1), list(halves))
+    mean[weights.sum(axis=0) == 0] = np.nan
+    halves[(weights[:, None] * (in_half > 0)).sum(axis=0) == 0] = np.nan
+    return Averaged(mean, halves, np.where(weights > 0, count, 0).sum(axis=0), weights, flat)
+
+
+def _mix(parts: Sequence[F64], share: F64, outs: Sequence[F64]) -> None:
+    """outs[half] += share[part, half, derivation] of each part, in order.  Kernel: ext/dsp/blend.c."""
+    for part, factor in zip(parts, np.ascontiguousarray(share), strict=True):
+        for half, factors, out in zip(part, factor, outs, strict=True):
+            curves.blend(half, factors, *half.shape, out)
 
 
 def _half_difference_power(halves: F64) -> F64:
-    noise = (halves[:, 0] - halves[:, 1]) / 2
+    noise = (halves[0] - halves[1]) / 2
     noise = noise - noise.mean(axis=-1, keepdims=True)  # an electrode's offset drift is not the filter's business
     result: F64 = (noise * noise).mean(axis=-1)
     return result
@@ -187,11 +214,3 @@ def _share(weights: F64) -> F64:
     total = weights.sum(axis=0, keepdims=True)
     result: F64 = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
     return result
-
-
-def _mix(weights: F64, means: F64) -> F64:
-    """Weighted sum over subs, in order; nan where every weight is zero."""
-    total = np.zeros(means.shape[1:])
-    for w, m in zip(weights, means, strict=True):
-        total += np.where(w[:, None] > 0, w[:, None] * m, 0.0)
-    return np.where((weights.sum(axis=0) > 0)[:, None], total, np.nan)

@@ -23,6 +23,7 @@ from ionmd.dsp.presence import effective_dof, snr_db
 
 F64 = npt.NDArray[np.float64]
 PIECES = 16
+MOST_PARTS = 20
 NOTHING_UV = 1e-10  # less is rounding: a dead or constant column has no noise to judge by
 QUIETER = 0.3  # this quantile of the pieces' power ...
 QUIETER_IS = 1.6  # ... times this is the mean of a stationary noise (pieces of some four independent values)
@@ -129,7 +130,7 @@ def estimate(
     lags = _lags(len(mean_uv) - lo, dt_ms)
     total = np.zeros(lags)
     contrasts = 0.0
-    used = [(p[lo:], c) for p, c in zip(parts, counts, strict=True) if c > 0]
+    used = _grouped([(p[lo:], c) for p, c in zip(parts, counts, strict=True) if c > 0])
     sweeps = sum(c for _, c in used)
     whole = round(sweeps)
     if len(used) >= 2:
@@ -155,6 +156,21 @@ def estimate(
         return NoiseEstimate(0.0, 0.0, np.zeros(2), dt_ms, window, sweeps=whole, known=False)
     shares = (len(used) - 1.0 if len(used) >= 2 else 0.0) + (1.0 if both is not None else 0.0)
     return _finish(mean_uv, total / shares, contrasts, dt_ms, window, both, pm, whole, len(mean_uv) - lo)
+
+
+def _grouped(parts: list[tuple[F64, float]]) -> list[tuple[F64, float]]:
+    """Neighbours joined until there are MOST_PARTS at most: more say little more about the noise, and cost as much."""
+    each = math.ceil(len(parts) / MOST_PARTS)
+    if each <= 1:
+        return parts
+    found = []
+    for k in range(0, len(parts), each):
+        total = sum(c for _, c in parts[k : k + each])
+        joined = np.zeros(len(parts[0][0]))
+        for part, count in parts[k : k + each]:
+            joined += part * (count / total)
+        found.append((joined, total))
+    return found
 
 
 def estimate_from_stretches(

@@ -4,7 +4,7 @@ Pure.  In: the power of an average inside a window, the residual noise of that a
 each of the two rests on.  Out: a probability-like score, monotone in the evidence, and the SNR.  Neighbouring samples
 of filtered noise are not independent, so the degrees of freedom come from the noise's own autocovariance
 (Elberling and Don's Fmp with Satterthwaite's degrees of freedom; docs/sources.md#presence).
-Scalars only, through `math`: the same bytes on the same architecture.
+Own arithmetic and `math` alone: the same bytes on the same architecture.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import math
 import statistics
 
 import numpy as np
-import numpy.typing as npt
 
-F64 = npt.NDArray[np.float64]
+from ionmd.dsp.layout import F64, curves
 
 
 def effective_dof(autocovariance: F64, samples: int) -> float:
@@ -24,10 +23,8 @@ def effective_dof(autocovariance: F64, samples: int) -> float:
     if samples < 2 or not r0 > 0.0:
         return 1.0
     lags = min(len(autocovariance), samples)
-    total = float(samples)
-    for lag in range(1, lags):
-        rho = float(autocovariance[lag]) / r0
-        total += 2.0 * (samples - lag) * rho * rho
+    rho = autocovariance[1:lags] / r0
+    total = samples + 2.0 * float(np.add.reduce((samples - np.arange(1, lags)) * rho * rho))
     return max(1.0, samples * samples / total)
 
 
@@ -55,27 +52,9 @@ def incomplete_beta(a: float, b: float, x: float) -> float:
     front = math.exp(
         math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
     )  # fmt: skip
-    if x < (a + 1.0) / (a + b + 2.0):
-        return front * _fraction(a, b, x) / a
-    return 1.0 - front * _fraction(b, a, 1.0 - x) / b
-
-
-def _fraction(a: float, b: float, x: float) -> float:
-    tiny = 1e-300
-    d = 1.0 - (a + b) * x / (a + 1.0)
-    c, d = 1.0, 1.0 / (d or tiny)
-    h = d
-    for m in range(1, 400):
-        a2m = a + 2 * m
-        even = m * (b - m) * x / ((a2m - 1.0) * a2m)
-        d, c = 1.0 / (1.0 + even * d or tiny), (1.0 + even / c) or tiny
-        h *= d * c
-        odd = -(a + m) * (a + b + m) * x / (a2m * (a2m + 1.0))
-        d, c = 1.0 / (1.0 + odd * d or tiny), (1.0 + odd / c) or tiny
-        h *= d * c
-        if abs(d * c - 1.0) < 1e-14:
-            break
-    return h
+    below = x < (a + 1.0) / (a + b + 2.0)
+    fraction: float = curves.beta_fraction(a, b, x) if below else curves.beta_fraction(b, a, 1.0 - x)
+    return front * fraction / a if below else 1.0 - front * fraction / b
 
 
 def normal_tail(z: float) -> float:

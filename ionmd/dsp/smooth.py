@@ -1,7 +1,7 @@
 """Gaussian smoothing of a finished curve, and of the autocovariance of the noise in it.
 
 Pure.  In: float64[sample] and a standard deviation in samples.  Out: new memory, same length; ends are held.
-Symmetric, so a symmetric peak does not move.  Weights by `math.exp` and plain sums: no BLAS, the same bytes anywhere.
+Symmetric, so a symmetric peak does not move.  Weights by libm's exp and sums in order (ext/dsp/noise.c): no BLAS, the same bytes anywhere.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ REACH = 3.5  # standard deviations kept on each side
 @lru_cache(maxsize=256)
 def weights(sigma: float) -> F64:
     """Half of the kernel, centre first; the whole sums to 1."""
-    half = max(0, math.ceil(REACH * sigma))
-    raw = [math.exp(-0.5 * (i / sigma) ** 2) for i in range(half + 1)] if sigma > 0.0 else [1.0]
-    total = raw[0] + 2.0 * math.fsum(raw[1:])
-    return np.array([w / total for w in raw])
+    if not sigma > 0.0:
+        return np.ones(1)
+    half = math.ceil(REACH * sigma)
+    out = np.empty(half + 1)
+    curves.gaussian_half(sigma, half, out)
+    return out
 
 
 def gaussian(x: F64, sigma: float) -> F64:
@@ -30,14 +32,19 @@ def gaussian(x: F64, sigma: float) -> F64:
     return _symmetric(np.asarray(x, np.float64), weights(sigma), float(x[0]), float(x[-1]))
 
 
-def autocovariance(r: F64, sigma: float) -> F64:
-    """Autocovariance float64[lag] of noise after `gaussian` of the same sigma; zero beyond the lags given."""
+def autocovariance(r: F64, sigma: float, lags: int | None = None) -> F64:
+    """Autocovariance float64[lag] of noise after `gaussian` of the same sigma, of the first `lags` or all; what is
+    beyond the lags given counts as zero."""
     kernel = weights(sigma * math.sqrt(2.0))
+    count = len(r) if lags is None else min(lags, len(r))
     reach = len(kernel) - 1
-    both = np.concatenate([r[:0:-1], r])
-    smooth = _symmetric(np.concatenate([np.zeros(reach), both, np.zeros(reach)]), kernel, 0.0, 0.0)
-    middle = reach + len(r) - 1
-    return smooth[middle : middle + len(r)].copy()
+    wide = np.zeros(count + 2 * reach)
+    back, ahead = min(reach, len(r) - 1), min(count + reach, len(r))
+    wide[reach - back : reach] = r[back:0:-1]
+    wide[reach : reach + ahead] = r[:ahead]
+    out = np.empty(count)
+    curves.smooth_symmetric(wide, count, kernel, reach, out)
+    return out
 
 
 def _symmetric(x: F64, kernel: F64, before: float, after: float) -> F64:

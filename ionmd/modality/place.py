@@ -144,6 +144,12 @@ def _matched(
     return matched.match(mean_uv, t0_ms, dt_ms, template, shifts, noise)
 
 
+def prepare(definition: TestDefinition, dt_ms: float) -> None:
+    """Work out the test's shapes now rather than in its first average."""
+    for name in {rule.shape for rule in definition.marker if rule.shape}:
+        _template(definition.shape[name], definition.filter, dt_ms)
+
+
 @lru_cache(maxsize=64)
 def _template(shape: WaveShape, spec: Filter, dt_ms: float) -> matched.Template:
     """The shape at this rate, through this filter: `math.exp` alone, the same bytes anywhere."""

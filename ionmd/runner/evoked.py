@@ -26,11 +26,12 @@ from ionmd.dsp.zerophase import filter_average
 from ionmd.events import SweepSeen
 from ionmd.modality.enough import sweeps_needed
 from ionmd.modality.evoked import measure_average, response_window, rules_of
+from ionmd.modality.place import prepare
 from ionmd.model import AverageResult, Block, Reading, Source, encode_curve
 from ionmd.runner.base import Pending, Report, Run, Span, SubAverage
 from ionmd.runner.plan import Channel, plan_sweep
 from ionmd.runner.stream import CausalStream
-from ionmd.runner.sub import Sub, Typical, join
+from ionmd.runner.sub import Sealed, Shelf, Sub, Typical, join
 from ionmd.stim.delivery import Delivery, StimulusTally
 from ionmd.testdef import TestDefinition
 
@@ -74,11 +75,15 @@ class EvokedRun(Run):
         self._pending: deque[Pending] = deque()
         self._averages = 0
         self._subs_done = 0
-        self._current = self._open_sub()
-        self._recent: deque[Sub] = deque(maxlen=RECENT_SUBS)
-        self._whole: list[Sub] = []
+        self._current = Sub(self._d, self.plan.n)
+        asked = definition.average
+        places = math.ceil(asked.sweeps / asked.sub_sweeps) + RECENT_SUBS + 1
+        self._shelf = Shelf(places, self._d, self.plan.n)
+        self._recent: deque[Sealed] = deque(maxlen=RECENT_SUBS)
+        self._whole: list[Sealed] = []
         self._unaccepted = [0] * self._d  # tries since the last accepted sweep of each derivation
         self._flips: dict[str, bool] = {}
+        prepare(definition, self.plan.dt_ms)
 
     # ------------------------------------------------------------ samples and deliveries in
 
@@ -112,7 +117,7 @@ class EvokedRun(Run):
         self._pending.clear()
         self._recent.clear()
         self._whole = []
-        self._current = self._open_sub()
+        self._current.clear()
 
     # ------------------------------------------------------------ sweeps
 
@@ -230,18 +235,12 @@ class EvokedRun(Run):
 
     # ------------------------------------------------------------ averages
 
-    def _open_sub(self) -> Sub:
-        return Sub(self._d, self.plan.n, [(0, 0)] * self._d)
-
-    def _seal(self) -> Sub:
-        sub = self._current
-        averaged, _ = join([sub], self.definition.average.weighted)
-        sub.mean = self._filtered(averaged.mean)
-        sub.halves = [self._filtered(h) for h in averaged.halves]
+    def _seal(self) -> Sealed:
+        used = [*self._recent, *self._whole]
+        sub = self._shelf.seal(self._current, self._filtered, self.definition.average.weighted, used)
         self._subs_done += 1
         self._whole.append(sub)
         self._recent.append(sub)
-        self._current = self._open_sub()
         return sub
 
     def _close_sub(self) -> Report:
@@ -251,10 +250,8 @@ class EvokedRun(Run):
         average, readings, _ = self._measure(recent, "recent", f"{self.id}-r{self._subs_done}")
         report.averages.append(average)
         report.readings += readings
-        counts = [int(c) for c in sub.counts()]
-        report.sub = SubAverage(
-            sub.first, sub.last, _mean(sub), counts, readings, self.definition.average.sub_sweeps
-        )
+        counts = [int(c) for c in sub.counts]
+        report.sub = SubAverage(sub.first, sub.last, sub.mean, counts, readings, self.definition.average.sub_sweeps)
         asked = self.definition.average
         done = sum(s.most for s in self._whole)
         if done >= asked.sweeps:
@@ -276,8 +273,8 @@ class EvokedRun(Run):
         report.readings += readings
         report.finished = AverageData(
             average.id, self.id, average.sample, list(self.labels), self.filter_id, average.stimulus, mean,
-            [_mean(s) for s in subs], readings,
-            {label: self.window(label) for label in self.labels},
+            {x: np.stack([s.mean[d, slice(*self.window(x))] for s in subs]) for d, x in enumerate(self.labels)},
+            readings, {label: self.window(label) for label in self.labels},
         )
         return report
 
@@ -291,7 +288,7 @@ class EvokedRun(Run):
         return max(0, self.plan.row(start)), min(self.plan.n, self.plan.row(stop) + 1)
 
     def _filtered(self, mean_uv: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """The finished filter, then the pre-stimulus mean taken off; a derivation without sweeps is zero."""
+        """The finished filter, then the pre-stimulus mean taken off; a derivation without sweeps is zero.  Linear."""
         spec = self.definition.filter
         out = np.where(np.isfinite(mean_uv), mean_uv, 0.0)
         if len(self._sos):
@@ -303,13 +300,10 @@ class EvokedRun(Run):
         out -= out[:, max(0, a) : max(1, b)].mean(axis=1, keepdims=True)
         return out
 
-    def _measure(self, subs: list[Sub], kind: str, average_id: str) -> _Measurement:
-        # weights go by the noise that a filter leaves, not by the drift that it removes
-        noise_power = np.array([((a - b) ** 2).mean(axis=1) / 4.0 for a, b in (s.halves for s in subs)])
-        averaged, share = join(subs, self.definition.average.weighted, noise_power)
-        mean = self._filtered(averaged.mean)
-        halves = [self._filtered(h) for h in averaged.halves]
-        parts = [_mean(s) for s in subs]
+    def _measure(self, subs: list[Sealed], kind: str, average_id: str) -> _Measurement:
+        averaged, share = join(subs, self.definition.average.weighted)
+        mean, *halves = (np.where(np.isfinite(x), x, 0.0) for x in (averaged.mean, *averaged.halves))
+        parts = [s.mean for s in subs]
         tally, reasons = StimulusTally(), Counter[str]()
         for s in subs:
             tally.merge(s.tally)
@@ -350,8 +344,3 @@ def _enough(reading: Reading) -> bool:
     needed = reading.sweeps_needed
     return reading.role == "alert" and reading.status == "present" and needed is not None and needed <= reading.sweeps
 
-
-def _mean(sub: Sub) -> npt.NDArray[np.float64]:
-    if sub.mean is None:
-        raise ValueError("a sub-average is measured before it is sealed")
-    return sub.mean

@@ -146,7 +146,8 @@ class SweepRun(Run):
             windows = {label: self._window(label) for label in self.labels}
             report.sub = SubAverage(first, last, sweeps[0], [1] * self._d, report.readings)
             report.finished = AverageData(
-                average_id, self.id, last, list(self.labels), self.filter_id, stimulus, sweeps[0], [sweeps[0]],
+                average_id, self.id, last, list(self.labels), self.filter_id, stimulus, sweeps[0],
+                {x: sweeps[0][None, d, slice(*windows[x])] for d, x in enumerate(self.labels)},
                 report.readings, windows,
             )
         return report
