@@ -19,7 +19,9 @@ def noise(m):
     return row, row[np.abs(np.arange(m)[:, None] - np.arange(m))]
 
 
-@pytest.mark.parametrize(("first", "step", "count"), [(3.25, 1.0, 80), (-4.5, 2.5, 70), (1.0, 0.37, 400), (0.0, 1.0, 1)])
+@pytest.mark.parametrize(
+    ("first", "step", "count"), [(3.25, 1.0, 80), (-4.5, 2.5, 70), (1.0, 0.37, 400), (0.0, 1.0, 1)]
+)
 def test_a_curve_between_its_samples(first, step, count):
     out = np.full((count, 4), 9.0)
     curves.shape_at(SHAPES, 4, first, step, count, out)

@@ -32,7 +32,8 @@ def _solve(covariance: F64, design: F64, held: int, prior: float) -> tuple[F64, 
     through = design.T @ np.linalg.inv(covariance)
     a = through @ design
     a[range(1, held + 1), range(1, held + 1)] += 1.0 / prior**2
-    return np.linalg.inv(a), through
+    inverse: F64 = np.linalg.inv(a).astype(np.float64)
+    return inverse, through
 
 
 def search(curves: F64, covariance: F64, y: F64, firsts: F64, step: float, prior: float) -> tuple[int, F64]:

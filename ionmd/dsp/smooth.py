@@ -1,7 +1,7 @@
 """Gaussian smoothing of a finished curve, and of the autocovariance of the noise in it.
 
 Pure.  In: float64[sample] and a standard deviation in samples.  Out: new memory, same length; ends are held.
-Symmetric, so a symmetric peak does not move.  Weights by libm's exp and sums in order (ext/dsp/noise.c): no BLAS, the same bytes anywhere.
+Symmetric, so a symmetric peak does not move.  Sums in order (ext/dsp/noise.c): the same bytes anywhere.
 """
 
 from __future__ import annotations
