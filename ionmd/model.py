@@ -14,6 +14,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ionmd import aligned
+
 Side = Literal["left", "right", "midline", "none"]
 Role = Literal["alert", "peripheral control", "systemic control"]
 Status = Literal["present", "absent", "uncertain"]
@@ -120,8 +122,8 @@ class Block:
         self.stride = (inputs + 15) // 16 * 16
         self.rate_hz = rate_hz
         # 16 samples of slack: vector stores of the last row stay inside
-        self.counts: npt.NDArray[np.int32] = np.zeros((capacity + 1, self.stride), np.int32)
-        self.uv: npt.NDArray[np.float32] = np.zeros((capacity + 1, self.stride), np.float32)
+        self.counts: npt.NDArray[np.int32] = aligned.zeros((capacity + 1, self.stride), np.int32)
+        self.uv: npt.NDArray[np.float32] = aligned.zeros((capacity + 1, self.stride), np.float32)
         self.lo: npt.NDArray[np.float32] = np.zeros(self.stride, np.float32)
         self.hi: npt.NDArray[np.float32] = np.zeros(self.stride, np.float32)
         self.marks: list[Mark] = []

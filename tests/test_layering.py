@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # The order of docs/architecture.md; stages in one tuple do not know each other.
 ORDER = [
-    ("errors", "units", "model", "testdef", "events", "timers", "config", "log", "clock", "__init__"),
+    ("errors", "units", "model", "testdef", "events", "timers", "config", "log", "clock", "aligned", "__init__"),
     ("drivers",), ("decode",), ("dsp",), ("catalog", "modality", "stim"), ("alarm",), ("runner",), ("case", "service"),
     ("room",), ("pipeline", "commands"), ("streams", "metrics", "engine", "replay", "analyze"), ("daemon",),
     ("client",), ("cli",), ("__main__",),

@@ -22,6 +22,12 @@
 #else
 #define DSP_CLONES
 #endif
+// A second version for 512-bit vectors, where a kernel gains by them: DSP_WIDE is its attribute, dsp_wide() says when.
+#if defined(DSP_ONE_ISA) && defined(__AVX512F__)
+#define DSP_WIDE
+#elif defined(__x86_64__) && defined(__GLIBC__) && !defined(DSP_ONE_ISA)
+#define DSP_WIDE __attribute__((target("arch=x86-64-v4")))
+#endif
 #define DSP_INLINE static inline __attribute__((always_inline))
 #if defined(__SANITIZE_ADDRESS__)   // unrolled and instrumented, a build takes ten minutes
 #define DSP_UNROLL
@@ -35,6 +41,9 @@ typedef double  d4  __attribute__((vector_size(32), aligned(8), may_alias));
 typedef double  d8  __attribute__((vector_size(64), aligned(8), may_alias));
 typedef int32_t i8  __attribute__((vector_size(32), aligned(4), may_alias));
 typedef int32_t i4  __attribute__((vector_size(16), aligned(4), may_alias));
+typedef float   f16 __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t i16 __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint8_t b64 __attribute__((vector_size(64), aligned(1), may_alias));
 typedef int64_t l4  __attribute__((vector_size(32), aligned(8), may_alias));
 typedef uint8_t b16 __attribute__((vector_size(16), aligned(1), may_alias));
 typedef uint8_t b32 __attribute__((vector_size(32), aligned(1), may_alias));
@@ -50,8 +59,20 @@ DSP_INLINE i8 i8_max(i8 a, i8 b) { i8 r; DSP_UNROLL for (int i = 0; i < 8; i++) 
 DSP_INLINE d4 d4_all(double a) { return (d4){a, a, a, a}; }
 // four floats as doubles; spelt out because gcc 12 makes three instructions of __builtin_convertvector here, one of this
 DSP_INLINE d4 d4_of(const float *p) { return (d4){p[0], p[1], p[2], p[3]}; }
+DSP_INLINE d8 d8_of(const float *p) { return (d8){p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]}; }
 DSP_INLINE d4 d4_low(f8 a) { return (d4){a[0], a[1], a[2], a[3]}; }
 DSP_INLINE d4 d4_high(f8 a) { return (d4){a[4], a[5], a[6], a[7]}; }
+
+#ifdef DSP_WIDE
+DSP_INLINE int dsp_wide(void) {
+#ifdef DSP_ONE_ISA
+    return 1;
+#else
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#endif
+}
+#endif
 
 // Subnormals to zero in this thread (in and out); returns what to restore.  A filter ringing down into digital
 // silence would otherwise reach them, and some processors are 100 times slower there.

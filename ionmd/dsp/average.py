@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ionmd import aligned
 from ionmd.dsp.layout import F32, F64, curves, kernels, stride_of
 
 I64 = npt.NDArray[np.int64]
@@ -32,8 +33,8 @@ class SweepSum:
         self.samples = samples
         self.stride = stride_of(derivations)
         self._count: I64 = np.zeros((2, self.stride), np.int64)
-        self._sum: F64 = np.zeros((2, samples, self.stride))
-        self._squares: F64 | None = np.zeros((samples, self.stride)) if squares else None
+        self._sum: F64 = aligned.zeros((2, samples, self.stride))
+        self._squares: F64 | None = aligned.zeros((samples, self.stride)) if squares else None
         self._accept = np.zeros(self.stride, np.uint8)
         self._kernel = kernels.Sums(self._count, self._sum, self._squares, samples, self.stride)
 

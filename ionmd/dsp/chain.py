@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ionmd import aligned
 from ionmd.dsp.derive import Montage
 from ionmd.dsp.features import EmgFeatures
 from ionmd.dsp.iir import Cascade
@@ -34,8 +35,8 @@ class Int24:
     def __init__(self, lsb_uv: Sequence[float], rows: int) -> None:
         inputs = len(lsb_uv)
         self.inputs, self.stride = inputs, stride_of(inputs)
-        self.counts: npt.NDArray[np.int32] = np.zeros((rows, self.stride), np.int32)
-        self.uv: F32 = np.zeros((rows, self.stride), np.float32)
+        self.counts: npt.NDArray[np.int32] = aligned.zeros((rows, self.stride), np.int32)
+        self.uv: F32 = aligned.zeros((rows, self.stride), np.float32)
         self.counts_lo: npt.NDArray[np.int32] = np.zeros(self.stride, np.int32)
         self.counts_hi: npt.NDArray[np.int32] = np.zeros(self.stride, np.int32)
         scale = np.zeros(self.stride, np.float32)
@@ -66,8 +67,8 @@ class Chain:
     ) -> None:  # fmt: skip
         self.montage, self.cascade, self.features, self.int24 = montage, cascade, features, int24
         self.capacity = capacity
-        self.derived: F32 = np.zeros((capacity, montage.stride), np.float32)
-        self.rows: F32 = np.zeros((capacity, montage.stride), np.float32)
+        self.derived: F32 = aligned.zeros((capacity, montage.stride), np.float32)
+        self.rows: F32 = aligned.zeros((capacity, montage.stride), np.float32)
         self._kernel = kernels.Chain(
             montage.kernel, cascade.kernel, self.derived, self.rows, np.zeros(montage.stride, np.float32),
             features.kernel if features is not None else None, int24.kernel if int24 is not None else None,

@@ -12,6 +12,7 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
+from ionmd import aligned
 from ionmd.dsp.layout import F32, kernels, stride_of
 
 
@@ -31,12 +32,12 @@ class History:
         self.samples = samples
         self.rate = rate
         stride = stride_of(channels)
-        self._rows: F32 = np.zeros((samples, stride), np.float32)
+        self._rows: F32 = aligned.zeros((samples, stride), np.float32)
         self.lo: F32 = np.zeros(stride, np.float32)  # of the window that `within` looked at last
         self.hi: F32 = np.zeros(stride, np.float32)
         self._extremes = None
         if keep_extremes:
-            tables = [np.zeros((samples // kernels.CHUNK, stride), np.float32) for _ in range(2)]
+            tables = [aligned.zeros((samples // kernels.CHUNK, stride), np.float32) for _ in range(2)]
             self._extremes = kernels.Extremes(self._rows, *tables, self.lo, self.hi, samples, stride)
         self._start = 0  # oldest sample held, the ring's size and gaps considered
         self._stop = 0  # one past the newest

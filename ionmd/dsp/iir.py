@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from ionmd import aligned
 from ionmd.dsp.design import check_sos, sosfilt_zi
 from ionmd.dsp.layout import F32, F64, kernels, stride_of
 
@@ -33,7 +34,7 @@ class Cascade:
         self.channels = channels
         self.stride = stride_of(channels)
         self._zi = sosfilt_zi(self.sos)
-        self._state: F64 = np.zeros((len(self.sos), 2, self.stride))
+        self._state: F64 = aligned.zeros((len(self.sos), 2, self.stride))
         coef = np.ascontiguousarray(self.sos[:, [0, 1, 2, 4, 5]])
         self.kernel = kernels.Iir(coef, self._state, self.stride, len(self.sos))
         self.process = self.kernel.process
