@@ -177,6 +177,26 @@ def test_a_dead_flat_channel_cannot_win():
     assert nearly.weights[5, 0] <= 3 * np.median(nearly.weights[:, 0]) + 1e-12
 
 
+@pytest.mark.parametrize("d", [1, 16, 20, 64])
+@pytest.mark.parametrize("squares", [False, True])
+def test_many_at_once_are_the_same_bytes_as_one_after_the_other(d, squares):
+    rng = np.random.default_rng(d)
+    one, many = (average.SweepSum(d, 57, squares=squares) for _ in range(2))
+    for count in (0, 1, 3, 4, 8, 9, 23):
+        xs = list(sweeps(count, 57, d, count))
+        accept = (rng.random((count, d)) < (1.0 if count % 2 else 0.9)).astype(np.uint8)
+        for x, a in zip(xs, accept, strict=True):
+            one.add(x, a)
+        many.add_many(xs, accept)
+        assert (one.count == many.count).all() and (one._sum == many._sum).all()
+        if squares:
+            assert (one._squares == many._squares).all()
+    with pytest.raises(ValueError, match="expected"):
+        many.add_many(xs, accept[:-1])
+    with pytest.raises(ValueError, match="expected"):
+        many.add_many([rows(3, d)])
+
+
 def test_the_plus_minus_average_shows_the_error_of_the_mean():
     a = combine([sub(25, 2.0, k) for k in range(20)], weighted=False)
     assert np.sqrt((a.plus_minus() ** 2).mean()) == pytest.approx(2.0 / np.sqrt(500), rel=0.1)

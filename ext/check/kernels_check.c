@@ -104,6 +104,16 @@ static void hash_sweep(void) {
         take(sum, 2 * rows * stride * 8);
         take(squares, rows * stride * 8);
         take(count, 2 * stride * 8);
+        const float *eight[8];
+        uint8_t all[8 * 64];
+        memset(all, 1, sizeof all);
+        for (size_t k = 0; k < 8; k++) eight[k] = x;
+        memset(count, 0, sizeof count);
+        sweep_add_many(eight, 7, rows, stride, all, count, sum, NULL);
+        all[3 * stride + 1] = 0;
+        sweep_add_many(eight, 8, rows, stride, all, count, sum, NULL);
+        take(sum, 2 * rows * stride * 8);
+        take(count, 2 * stride * 8);
         sweep_extremes(x, rows, stride, lo, hi);
         take(lo, stride * 4), take(hi, stride * 4);
         chunk_extremes(x, rows, stride, 40, 90, tables, tables + 3 * stride);

@@ -29,6 +29,8 @@ cdef extern from "kernels.h" nogil:
                          const float *chunk_lo, const float *chunk_hi, float *lo, float *hi)
     void sweep_add(const float *x, size_t rows, size_t stride, const uint8_t *accept, int64_t *count, double *sum,
                    double *squares)
+    void sweep_add_many(const float *const *x, size_t many, size_t rows, size_t stride, const uint8_t *accept,
+                        int64_t *count, double *sum, double *squares)
     void emg_features(const float *x, size_t rows, size_t stride, const float *threshold, int32_t quiet, size_t phase,
                       float *partial, float *previous, int32_t *gap, double *squares, double *length, float *peak,
                       int32_t *over, int32_t *bursts)
@@ -48,6 +50,10 @@ cdef extern from "lanes.h" nogil:
 MAX_SECTIONS = IIR_MAX_SECTIONS
 MAX_STRIDE = 256
 CHUNK = SWEEP_CHUNK
+cdef enum:
+    MOST = 8
+
+MOST_SWEEPS = MOST
 UNPACK_SLACK = IONM_UNPACK_SLACK
 
 
@@ -169,6 +175,20 @@ cdef class Sums:
         cdef float *px = self.x_.f32(x, self.rows * self.stride, False)
         cdef uint8_t *pa = self.accept_.u8(accept, self.stride, False)
         sweep_add(px, self.rows, self.stride, pa, self.count, self.sum, self.squares)
+
+    def add_many(self, sweeps, accept):
+        """At most MOST_SWEEPS of them; accept uint8[len(sweeps), stride]."""
+        cdef const float *x[MOST]
+        cdef Slot held
+        cdef Py_ssize_t many = len(sweeps), k
+        if not (0 <= many <= MOST):
+            raise ValueError(f"{many} sweeps came, {MOST} at most were expected")
+        slots = [Slot() for _ in range(many)]
+        for k in range(many):
+            held = slots[k]
+            x[k] = held.f32(sweeps[k], self.rows * self.stride, False)
+        cdef uint8_t *pa = self.accept_.u8(accept, many * self.stride, False)
+        sweep_add_many(x, many, self.rows, self.stride, pa, self.count, self.sum, self.squares)
 
 
 def extremes(x, Py_ssize_t stride, Py_ssize_t lo_row, Py_ssize_t hi_row, lo, hi):

@@ -23,6 +23,9 @@ void window_extremes(const float *ring, size_t capacity, size_t stride, size_t a
 void sweep_add(const float *x, size_t rows, size_t stride, const uint8_t *accept, int64_t *count, double *sum,
                double *squares);
 
+void sweep_add_many(const float *const *x, size_t many, size_t rows, size_t stride, const uint8_t *accept,
+                    int64_t *count, double *sum, double *squares);
+
 // noise.c
 void autocovariance(const double *x, size_t n, size_t lags, double *out);
 void gaussian_half(double sigma, size_t reach, double *out);

