@@ -1,4 +1,4 @@
-"""The alarm of one test: shown at the first crossing, confirmed by the next sub-average, ended only by what lasts."""
+"""The alarm of one test: shown at the first crossing, confirmed by the next window, ended only by what lasts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from ionmd.alarm.book import AlarmBook
 from ionmd.alarm.cause import Surroundings
 from ionmd.alarm.criteria import Judged
-from ionmd.alarm.watch import RECOVERY_SUBS, ChangeWatch, Observation
+from ionmd.alarm.watch import RECOVERY_WINDOWS, ChangeWatch, Observation
 from ionmd.model import Criterion
 
 RATE = 1000.0
@@ -24,7 +24,7 @@ def judged(ratio: float | None, limit: float = 0.5, *, se: float = 0.1, classica
 
 
 class Room:
-    """One watch and its book; each call is the next sub-average."""
+    """One watch and its book; each call to `see` is the next whole window."""
 
     def __init__(self, confirm: int = 2) -> None:
         self.book, self.sample = AlarmBook(), 0
@@ -33,7 +33,17 @@ class Room:
     def see(self, around: Callable[[], Surroundings] = lambda: Surroundings(True), drift: str = "", **ratios):
         self.sample += SUB
         seen = {k: v if isinstance(v, Judged) else judged(v) for k, v in ratios.items()}
-        return self.watch.observe(Observation(self.sample, self.sample - SUB, seen, around(), drift), self.book)
+        return self.watch.observe(self.observation(seen, around(), drift), self.book)
+
+    def glance(self, **ratios: float | None):
+        self.sample += SUB // 9
+        seen = {k: judged(v) for k, v in ratios.items()}
+        return self.watch.glance(self.observation(seen, Surroundings(True)), self.book)
+
+    def observation(self, seen: dict[str, Judged], around: Surroundings, drift: str = "") -> Observation:
+        known = [j.ratio for j in seen.values() if j.ratio is not None]
+        pooled = (sum(known) / len(known), 0.1 / len(known) ** 0.5) if known else None
+        return Observation(self.sample, self.sample - SUB, seen, around, drift, pooled)
 
     def states(self) -> list[str]:
         return [a.state for a in self.book.all()]
@@ -76,13 +86,30 @@ def test_derivations_that_agree_in_the_mean_are_shown_at_once():
     assert room.see(a=0.3, b=0.4, c=0.55)[0].state == "possible"
 
 
+def test_between_whole_windows_a_crossing_of_all_is_shown_and_the_next_whole_window_decides():
+    room = Room()
+    assert room.glance(a=0.6, b=0.6) == []
+    (possible,) = room.glance(a=0.3, b=0.3)
+    assert possible.state == "possible"
+    assert room.glance(a=0.1, b=0.1) == [] and room.states() == ["possible"]  # its sweeps were partly seen before
+    assert room.see(a=0.2, b=0.2)[0].state == "active"
+
+
+def test_between_whole_windows_one_derivation_alone_is_no_news():
+    room = Room()
+    for _ in range(20):
+        assert room.glance(a=0.3, b=1.0) == []
+    assert room.see(a=0.3, b=1.0) == []
+    assert [a.state for a in room.see(a=0.3, b=1.0)] == ["possible", "active"]
+
+
 def test_recovery_must_last_and_exceed_the_limit_by_a_margin():
     room = Room()
     room.see(a=0.2)
     room.see(a=0.2)
     for _ in range(5):
         assert room.see(a=0.55) == []  # above the limit, within the margin
-    for _ in range(RECOVERY_SUBS - 1):
+    for _ in range(RECOVERY_WINDOWS - 1):
         assert room.see(a=0.9) == []
     (over,) = room.see(a=0.92)
     assert over.state == "cleared" and over.cleared_by == "recovered"
@@ -93,10 +120,10 @@ def test_a_relapse_during_recovery_starts_the_count_anew():
     room = Room()
     room.see(a=0.2)
     room.see(a=0.2)
-    for _ in range(RECOVERY_SUBS - 1):
+    for _ in range(RECOVERY_WINDOWS - 1):
         room.see(a=0.9)
     room.see(a=0.2)
-    for _ in range(RECOVERY_SUBS - 1):
+    for _ in range(RECOVERY_WINDOWS - 1):
         assert room.see(a=0.9) == []
     assert room.states() == ["active"]
 
@@ -105,7 +132,7 @@ def test_after_it_was_cleared_the_same_change_is_a_new_alarm():
     room = Room()
     room.see(a=0.2)
     room.see(a=0.2)
-    for _ in range(RECOVERY_SUBS):
+    for _ in range(RECOVERY_WINDOWS):
         room.see(a=1.0)
     room.see(a=0.2)
     assert room.states() == ["cleared", "possible"]
@@ -163,7 +190,7 @@ def test_after_a_reset_a_crossing_must_be_seen_afresh_but_open_alarms_stay():
     room.see(a=0.2)
     room.watch.reset()
     assert room.states() == ["active"]
-    for _ in range(RECOVERY_SUBS):
+    for _ in range(RECOVERY_WINDOWS):
         room.see(a=1.0)
     assert room.states() == ["cleared"]
 

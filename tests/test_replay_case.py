@@ -44,13 +44,13 @@ def agenda(case_id: str = "case-1") -> list[Step]:
         at(57.0, "test.set", test=RIGHT, amplitude_ma=27.0, lease="script"),
         at(59.0, "alarm.pause", seconds=2.0, reason="surgeon"),
         at(60.0, "episode.add", informed=["surgeon"], words="right responses fall"),
-        at(70.0, "case.close", reason="end"),
+        at(80.0, "case.close", reason="end"),
     ]
 
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> CaseRun:
-    return CaseRun(tmp_path_factory.mktemp("state"), SCENARIOS / "replay.toml", agenda(), 71.0).run()
+    return CaseRun(tmp_path_factory.mktemp("state"), SCENARIOS / "replay.toml", agenda(), 81.0).run()
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ import os, signal, sys
 from pathlib import Path
 from rig import RATE, SCENARIOS, CaseRun
 from test_replay_case import agenda
-run = CaseRun(Path(sys.argv[1]), SCENARIOS / "replay.toml", agenda(), 71.0)
+run = CaseRun(Path(sys.argv[1]), SCENARIOS / "replay.toml", agenda(), 81.0)
 def watch(topic, data, sample, n):
     if sample > 34 * RATE:
         os.kill(os.getpid(), signal.SIGKILL)

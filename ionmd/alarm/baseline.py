@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ionmd.alarm.evidence import Spread
 from ionmd.alarm.shape import correlation, projection
 from ionmd.errors import NOT_MONITORED, Refused
 from ionmd.model import BaselineInfo, BaselineKind, Reading, StimulusSummary
@@ -58,6 +59,7 @@ class Baseline:
     info: BaselineInfo
     stimulus: StimulusSummary
     references: dict[str, Reference] = field(default_factory=dict)
+    spread: Spread = field(default_factory=Spread)  # of single sweeps around it
 
 
 def check_averages(averages: list[AverageData]) -> None:
@@ -132,6 +134,7 @@ def build(
     last = averages[-1]
     references: dict[str, Reference] = {}
     replication: dict[str, float] = {}
+    shares: dict[str, list[float]] = {}
     for d, label in enumerate(last.derivations):
         lo, hi = last.windows[label]
         mean = sum((a.mean_uv[d] for a in averages), np.zeros(last.mean_uv.shape[1])) / len(averages)
@@ -142,7 +145,7 @@ def build(
             for i, a in enumerate(averages) for b in averages[i + 1:]
         )
         replication[label] = round(shape, 3)
-        subs = [projection(s, mean[lo:hi]) for a in averages for s in a.subs_uv[label]]
+        shares[label] = subs = [projection(s, mean[lo:hi]) for a in averages for s in a.subs_uv[label]]
         readings = [r for a in averages for r in a.readings if r.derivation == label]
         reading = readings[-1]
         monitorable = all(r.status == "present" for r in readings)
@@ -161,4 +164,16 @@ def build(
         info_id, last.test, kind, sample, person, reason, [a.id for a in averages], True, first_accepted,
         last.filter_id, [r.reading for r in references.values()], replication,
     )
-    return Baseline(info, last.stimulus, references)
+    return Baseline(info, last.stimulus, references, _spread_of_sweeps(averages, shares))
+
+
+def _spread_of_sweeps(averages: list[AverageData], shares: dict[str, list[float]]) -> Spread:
+    """Covariance of the shares of single sweeps, from that of sub-averages and how many sweeps those had."""
+    sweeps = {label: sum(r.sweeps for a in averages for r in a.readings if r.derivation == label) for label in shares}
+    subs = np.array(list(shares.values()))
+    each = np.sqrt([sweeps[label] / max(1, subs.shape[1]) for label in shares])
+    if subs.shape[1] < 2:
+        return Spread()
+    off = subs - np.add.reduce(subs, axis=1, keepdims=True) / subs.shape[1]
+    covariance = np.add.reduce(off[:, None, :] * off[None, :, :], axis=2) / (subs.shape[1] - 1)
+    return Spread(list(shares), covariance * each[:, None] * each[None, :])

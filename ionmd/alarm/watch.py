@@ -1,8 +1,8 @@
-"""From judgements to the alarm of one test: possible at the first crossing, active when the next independent
-sub-average agrees, cleared when it does not, or after a recovery that lasted.
+"""From judgements to the alarm of one test: possible at the first crossing, active when the next independent window
+of sweeps agrees, cleared when it does not, or after a recovery that lasted.
 
-In: one judgement per alert derivation for each sub-average (or single sweep), in time order, and what surrounds it.
-Out: alarms in their new state.  Always: an unjudgeable sub-average neither confirms nor clears; nothing that crossed
+In: one judgement per alert derivation for each window of sweeps (or single sweep), in time order, and what surrounds
+it.  Out: alarms in their new state.  Always: an unjudgeable window neither confirms nor clears; nothing that crossed
 is silent.  State is small and explicit, so a replay gives the same alarms.
 """
 
@@ -16,20 +16,23 @@ from ionmd.alarm.cause import Surroundings, call, sentence
 from ionmd.alarm.criteria import Judged
 from ionmd.model import Alarm, Criterion, Priority, Side
 
-# A recovery must hold for this many judgeable sub-averages, and by this margin above the limit.
-RECOVERY_SUBS = 3
+# A recovery must hold for this many judgeable windows, or single sweeps, and by this margin above the limit.
+RECOVERY_WINDOWS, RECOVERY_SWEEPS = 2, 3
 RECOVERY_MARGIN = 0.10
+# All derivations together must have fallen by this many standard errors to be shown at the first crossing.
+Z_POOLED = 3.5
 
 
 @dataclass
 class Observation:
-    """One sub-average (or sweep) of a test, judged.  `first_sample` is its first sweep's time zero."""
+    """One window of sweeps (or one sweep) of a test, judged.  `first_sample` is its first sweep's time zero."""
 
     sample: int
     first_sample: int
     judged: dict[str, Judged]
     surroundings: Surroundings
     drift_reason: str = ""  # set when an independent control shows the same fade
+    pooled: tuple[float, float] | None = None  # share of all its derivations together, and its standard error
 
 
 @dataclass
@@ -73,20 +76,21 @@ class ChangeWatch:
                 streak.crossed, streak.recovered = 0, streak.recovered + 1 if good else 0
         crossed = [label for label, judged in seen.judged.items() if judged.crossed]
         current = book.find(self.key)
-        if crossed and current is None and not self.separate and not self._agreed(seen.judged, crossed):
-            return []  # kept as a streak: the next sub-average decides
+        if crossed and current is None and not self.separate and not self._agreed(seen, crossed):
+            return []  # kept as a streak: the next window decides
         if crossed:
             return self._crossing(seen, crossed, current, book)
         if current is None:
             return []
         judgeable = any(judged.judgeable for judged in seen.judged.values())
         if current.state == "possible" and judgeable:
-            what = "train" if self.separate else "sub-average"
+            what = "train" if self.separate else "sweeps"
             text = f"Not confirmed: {self.title or self.test} crossed once and the next {what} did not."
             cleared = book.clear(self.key, seen.sample, f"not confirmed by the next {what}", text)
             return [cleared] if cleared else []
         names = [d for d in current.derivations if d in self._streaks]
-        if names and all(self._streaks[d].recovered >= RECOVERY_SUBS for d in names):
+        lasting = RECOVERY_SWEEPS if self.separate else RECOVERY_WINDOWS
+        if names and all(self._streaks[d].recovered >= lasting for d in names):
             left = [r for d in names if d in seen.judged and (r := seen.judged[d].ratio) is not None]
             back = f" at {100 * min(left):.0f} % of baseline" if left else ""
             text = f"Recovered: {self.title or self.test} is back{back}."
@@ -94,18 +98,29 @@ class ChangeWatch:
             return [cleared] if cleared else []
         return []
 
-    def _agreed(self, judged: dict[str, Judged], crossed: list[str]) -> bool:
-        """A first crossing is shown at once when the derivations of the test agree in the mean (weighted by their
-        precision); one derivation against the others must cross twice in a row first.  Without this, chance in four
-        derivations would raise a false `possible` every few minutes (docs/sources.md#change-rule)."""
-        if any(self._streaks[d].crossed >= 2 for d in crossed):
+    def glance(self, seen: Observation, book: AlarmBook) -> list[Alarm]:
+        """Between whole windows, whose sweeps overlap: can raise a first crossing, and nothing else."""
+        crossed = [label for label, judged in seen.judged.items() if judged.crossed]
+        if not crossed or book.find(self.key) is not None or not self._together(seen, crossed):
+            return []
+        for label in crossed:
+            self._streaks[label] = _Streak(1, seen.first_sample)
+        return self._crossing(seen, crossed, None, book)
+
+    def _agreed(self, seen: Observation, crossed: list[str]) -> bool:
+        """A first crossing is shown at once when the derivations of the test agree; one derivation against the others
+        must cross twice in a row first.  Without this, chance in four derivations would raise a false `possible` every
+        few minutes (docs/sources.md#change-rule)."""
+        if len(seen.judged) == 1 or any(self._streaks[d].crossed >= 2 for d in crossed):
             return True
-        known = [(j.ratio, j.se) for j in judged.values() if j.ratio is not None and j.se]
-        if len(known) < 2:
+        return self._together(seen, crossed)
+
+    def _together(self, seen: Observation, crossed: list[str]) -> bool:
+        """Is the pooled share below the limit, and by more than chance?"""
+        if seen.pooled is None:
             return True
-        weight = sum(1.0 / se**2 for _, se in known)
-        pooled = sum(ratio / se**2 for ratio, se in known) / weight
-        return not (pooled >= judged[crossed[0]].corrected_limit)
+        ratio, se = seen.pooled
+        return not (ratio >= seen.judged[crossed[0]].corrected_limit) and (1.0 - ratio) > Z_POOLED * se
 
     def _named(self, crossed: list[str]) -> tuple[str, Side]:
         """What a sentence calls the response, and its side: that of the muscles when the test itself has none."""

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ionmd.alarm.baseline import Reference, stimulus_changed, stimulus_differs
+from ionmd.alarm.baseline import Baseline, Reference, stimulus_changed, stimulus_differs
 from ionmd.alarm.cause import DOWN, Surroundings
 from ionmd.alarm.criteria import Judged, compare, judge, judge_sweep, measure_value
+from ionmd.alarm.evidence import SweepShares
 from ionmd.alarm.shape import projection
 from ionmd.alarm.watch import Observation
 from ionmd.events import RepeatWanted, Told
@@ -23,12 +24,10 @@ from ionmd.runner.base import Report, SubAverage
 if TYPE_CHECKING:
     from ionmd.room.room import Room
 
-# Ratios of this many newest sub-averages say what a control derivation does.
+# Ratios of this many newest single sweeps say what a control derivation does.
 CONTROL_SUBS = 3
 # Below this share a control is down rather than drifting, and explains no more than this much.
 LARGEST_DRIFT = 0.5
-# A sub-average whose values vary this many times more than a whole one is no evidence about a control.
-THIN = 1.5
 
 
 class Changes:
@@ -66,8 +65,10 @@ class Changes:
                 search.sweep(compared)
             elif report.rejected:
                 search.unanswered(report.rejected)
-        if report.sub is not None:
+        if report.sub is not None and state.evidence is None:
             self._judge(state, report.sub, {r.derivation: r for r in compared}, ratios)
+        for share in report.shares:
+            self._look(state, share)
 
     def annotate(self, state: TestState, reading: Reading, sub_ratio: float | None = None) -> Reading:
         """The reading with its comparison, manual markers and surgical step."""
@@ -124,33 +125,73 @@ class Changes:
                 size = self._size_ratio(sub, label, reference, state)
                 ratio = projection(sub.uv[d, lo:hi], reference.mean_uv[lo:hi]) if size is None else size
                 found[label] = ratio
-                if sub.thinness(d) > THIN:
-                    continue  # too few sweeps to speak for a control
                 state.recent_ratio.setdefault(label, deque(maxlen=CONTROL_SUBS)).append(ratio)
         return found
+
+    def _look(self, state: TestState, share: SweepShares) -> None:
+        """One more sweep of an averaged test: when it is time, what the newest sweeps say against the baseline."""
+        evidence, base, rule, watch = state.evidence, state.baseline, state.rule, state.watch
+        if evidence is None or base is None or rule is None or watch is None:
+            return
+        evidence.add(share)
+        look = evidence.due()
+        window = evidence.window() if look else None
+        if window is None:
+            return
+        evidence.looked(look == "whole")
+        expected, expected_se, drift = self._expected(state, window.first)
+        judged: dict[str, Judged] = {}
+        for label, ratio in window.ratio.items():
+            reading = self._comparable(state, base, label, state.last_reading(label))
+            if reading is not None:
+                se = base.spread.se(label, window.sweeps[label])
+                reference = base.references[label].reading
+                judged[label] = judge(reading, reference, rule, ratio, se, expected, expected_se)
+                if judged[label].judgeable:
+                    self._room.monitoring.valid_reading(state.id, label, window.last)
+        if not judged:
+            return
+        known = {k: (j.ratio, j.se) for k, j in judged.items() if j.ratio is not None and j.se is not None}
+        around = self.surroundings(state, judged, window.first)
+        seen = Observation(window.last, window.first, judged, around, drift, base.spread.pooled(known))
+        alarms = (watch.observe if look == "whole" else watch.glance)(seen, self._room.book)
+        if alarms and look == "glance":
+            evidence.looked(whole=True)  # what confirms it must be sweeps that come from now on
+        for alarm in alarms:
+            self.tell(alarm)
+
+    @staticmethod
+    def _comparable(state: TestState, base: Baseline, label: str, reading: Reading | None) -> Reading | None:
+        """The reading, when its derivation speaks for the patient and may be compared."""
+        reference = base.references.get(label)
+        if reading is None or reference is None or not reference.monitorable or label in state.excluded:
+            return None
+        if reading.role != "alert" or (reading.vs is not None and reading.vs.refused):
+            return None
+        return reading
 
     def _judge(
         self, state: TestState, sub: SubAverage, readings: dict[str, Reading], ratios: dict[str, float]
     ) -> None:
+        """A single sweep, which is an answer of its own."""
         base, rule, room = state.baseline, state.rule, self._room
-        if base is None or rule is None or state.watch is None or state.run is None:
+        if base is None or rule is None or state.watch is None:
             return
         expected, expected_se, drift = self._expected(state)
         single = state.watch.separate
         judged: dict[str, Judged] = {}
         for label, ratio in ratios.items():
-            reference, reading = base.references[label], readings.get(label)
-            if reading is None or reading.role != "alert" or not reference.monitorable or label in state.excluded:
+            reading = self._comparable(state, base, label, readings.get(label))
+            if reading is None:
                 continue
-            if reading.vs is not None and reading.vs.refused:
-                continue
+            reference = base.references[label]
             if single:
                 judged[label] = judge_sweep(reading, reference.reading, rule, ratio, expected)
                 continue
-            # the baseline's spread is that of whole sub-averages; one of few accepted sweeps varies more
-            se = reference.sub_ratio_sd * sub.thinness(state.run.labels.index(label))
-            judged[label] = found = judge(reading, reference.reading, rule, ratio, se, expected, expected_se)
-            if found.judgeable:
+            judged[label] = judge(
+                reading, reference.reading, rule, ratio, reference.sub_ratio_sd, expected, expected_se
+            )
+            if judged[label].judgeable:
                 room.monitoring.valid_reading(state.id, label, reading.sample)
         if not judged:
             return
@@ -169,13 +210,13 @@ class Changes:
             episode = room.people.open_episode(alarm.id, alarm.sample)
             room.bus.emit("case", Told(episode=episode), kind="episode")
 
-    def surroundings(self, state: TestState, judged: dict[str, Judged]) -> Surroundings:
-        """What the cause of the derivations that crossed is judged by: delivery, electrodes, controls."""
+    def surroundings(self, state: TestState, judged: dict[str, Judged], since: int | None = None) -> Surroundings:
+        """What the cause of the derivations that crossed is judged by: delivery, electrodes, controls since then."""
         room = self._room
         delivered, text = room.deliveries.verdict(state.id)
         crossed = [label for label, j in judged.items() if j.crossed]
         around = Surroundings(delivered, text, room.technical.electrode_faults(state, crossed))
-        for role, crosses, name, ratio in self._controls(state):
+        for role, crosses, name, ratio in self._controls(state, since):
             if role == "peripheral control":
                 around.peripheral[name] = ratio
             elif crosses:
@@ -200,7 +241,7 @@ class Changes:
         now, then = measure_value(reading, measure), measure_value(reference.reading, measure)
         return 0.0 if reading.status == "absent" or now is None or not then else now / then
 
-    def _controls(self, state: TestState) -> list[tuple[str, bool, str, float | None]]:
+    def _controls(self, state: TestState, since: int | None = None) -> list[tuple[str, bool, str, float | None]]:
         """(role, crosses the level at risk, name, share of its baseline) of each control the template gives a test.
 
         A derivation of another test is written test/derivation.  Only a monitorable, running control counts."""
@@ -215,13 +256,13 @@ class Changes:
                 continue
             reference = other.baseline.references.get(label)
             if reference is not None and reference.monitorable:
-                found.append((control.role, control.crosses_level, control.derivation, other.ratio(label)))
+                found.append((control.role, control.crosses_level, control.derivation, other.ratio(label, since)))
         return found
 
-    def _expected(self, state: TestState) -> tuple[float, float, str]:
+    def _expected(self, state: TestState, since: int | None = None) -> tuple[float, float, str]:
         """(factor, its standard error, reason) that drift alone predicts, from controls outside the level at risk."""
         ratios = [
-            ratio for role, crosses, _, ratio in self._controls(state)
+            ratio for role, crosses, _, ratio in self._controls(state, since)
             if role == "systemic control" and not crosses and ratio is not None
         ]
         if not ratios:

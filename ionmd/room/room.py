@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from ionmd.alarm.book import AlarmBook
+from ionmd.alarm.evidence import Evidence
 from ionmd.alarm.monitored import Monitoring
 from ionmd.alarm.watch import ChangeWatch
 from ionmd.clock import SampleClock
@@ -171,7 +172,6 @@ class Room:
         self._journal_filter(state.definition, getattr(state.run, "filter_id", ""))
         state.running = True
         state.suspended = ""
-        state.recent_ratio.clear()
         confirm = state.rule.confirm if state.rule is not None else 2
         separate = state.definition.test.modality == "motor"
         pairs = [(d.label, self.electrodes.get(d.plus)) for d in state.definition.derivations]
@@ -179,6 +179,8 @@ class Room:
         state.watch = ChangeWatch(
             state.id, state.title, state.definition.test.side, self.rate_hz, confirm, separate, sides
         )
+        state.evidence = Evidence(state.definition.average.sub_sweeps) if state.run.shares_sweeps else None
+        state.begin_comparison()
         for derivation in state.definition.derivations:
             self.monitoring.watch(state.id, derivation.label, self.now)
             self.monitoring.unblock(state.id, "stimulation stopped", self.now, derivation.label)
@@ -216,9 +218,7 @@ class Room:
     def activate_baseline(self, state: TestState, baseline_id: str) -> None:
         """Compare against this one from now on; crossings must be seen afresh, open alarms stay open."""
         state.active_baseline = baseline_id
-        state.recent_ratio.clear()
-        if state.watch is not None:
-            state.watch.reset()
+        state.begin_comparison()
         for label, reference in state.baselines[baseline_id].references.items():
             self.monitoring.unblock(state.id, "no baseline", self.now, label)
             if reference.monitorable:
@@ -253,8 +253,7 @@ class Room:
         for state in self.tests.values():
             if state.run is not None and state.running:
                 state.run.restart(self.now, cause)
-                if state.watch is not None:
-                    state.watch.reset()
+                state.begin_comparison()
 
     @property
     def reach(self) -> int:

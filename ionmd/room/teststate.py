@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from ionmd.alarm.baseline import AverageData, Baseline
+from ionmd.alarm.evidence import Evidence
 from ionmd.alarm.watch import ChangeWatch
 from ionmd.errors import INTERLOCK, LIMIT, Refused
 from ionmd.events import TestInfo
@@ -43,6 +44,7 @@ class TestState:
     excluded: dict[str, str] = field(default_factory=dict)
     watch: ChangeWatch | None = None
     recent_ratio: dict[str, deque[float]] = field(default_factory=dict)
+    evidence: Evidence | None = None  # of a running averaged test
     finished: int = 0
     sweeps_alternated: int = 0
     suspended: str = ""  # why its output is not stimulated although the test runs; a new start ends it
@@ -84,8 +86,20 @@ class TestState:
         known = ", ".join(a.id for a in self.averages) or "none finished yet"
         raise Refused(f"{self.id}: average {average_id} is unknown ({known})", INTERLOCK)
 
-    def ratio(self, derivation: str) -> float | None:
-        """Share of the baseline waveform over the newest sub-averages; None without one."""
+    def begin_comparison(self) -> None:
+        """Whatever is compared with the baseline from now on has nothing to do with what came before."""
+        self.recent_ratio.clear()
+        if self.evidence is not None:
+            self.evidence.clear()
+        if self.watch is not None:
+            self.watch.reset()
+        if self.run is not None:
+            self.run.compare_with(self.baseline.references if self.baseline is not None else {})
+
+    def ratio(self, derivation: str, since: int | None = None) -> float | None:
+        """Share of the baseline waveform in the sweeps since a time, or in the newest; None without enough of them."""
+        if self.evidence is not None:
+            return self.evidence.ratio(derivation, since)
         found = self.recent_ratio.get(derivation)
         return sum(found) / len(found) if found else None
 

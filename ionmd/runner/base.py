@@ -6,16 +6,16 @@ came), `collect` (sweeps that are complete by now).  A runner never looks at wal
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from ionmd.alarm.baseline import AverageData
+from ionmd.alarm.baseline import AverageData, Reference
+from ionmd.alarm.evidence import SweepShares
 from ionmd.dsp.history import History
 from ionmd.events import SweepSeen
 from ionmd.model import AverageResult, Block, Reading
@@ -33,11 +33,6 @@ class SubAverage:
     uv: npt.NDArray[np.float64]  # [derivation, sample]
     counts: list[int]  # accepted sweeps of each derivation
     readings: list[Reading]  # of the recent average that ends here
-    wanted: int = 1  # sweeps of a whole sub-average
-
-    def thinness(self, derivation: int) -> float:
-        """How many times more than a whole sub-average this one varies: noise goes with 1 / sqrt(sweeps)."""
-        return math.sqrt(max(1.0, self.wanted / max(1, self.counts[derivation])))
 
 
 @dataclass
@@ -52,6 +47,7 @@ class Report:
     events: list[tuple[str, dict[str, object]]] = field(default_factory=list)  # topic, data
     valid: list[str] = field(default_factory=list)  # derivations that were watched until now without a reading of it
     rejected: str = ""  # why a single sweep that was asked for gave no reading
+    shares: list[SweepShares] = field(default_factory=list)  # of accepted sweeps, once there is a baseline
     rejecting: dict[str, bool] = field(default_factory=dict)  # derivations whose sweeps are (no longer) all rejected
 
 
@@ -90,6 +86,14 @@ class Run(ABC):
     @property
     def id(self) -> str:
         return self.definition.test.id
+
+    @property
+    def shares_sweeps(self) -> bool:
+        """Every accepted sweep is compared with the baseline, not only each milestone."""
+        return False
+
+    def compare_with(self, references: Mapping[str, Reference]) -> None:  # noqa: B027 - single sweeps are milestones
+        """The baseline waveforms from now on, by derivation."""
 
     def feed(self, block: Block, artefacts: list[Span], muted: str = "") -> list[Report]:
         """Continuous samples; `artefacts` are the stimulus windows near this block, by start; `muted` says why no

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from ionmd.alarm.baseline import AverageData
+from ionmd.alarm.baseline import AverageData, Reference
+from ionmd.alarm.evidence import SweepShares
 from ionmd.dsp.average import sweep_extremes
 from ionmd.dsp.blank import blank_sweep
 from ionmd.dsp.derive import Montage
@@ -31,7 +32,7 @@ from ionmd.model import AverageResult, Block, Reading, Source, encode_curve
 from ionmd.runner.base import Pending, Report, Run, Span, SubAverage
 from ionmd.runner.plan import Channel, plan_sweep
 from ionmd.runner.stream import CausalStream
-from ionmd.runner.sub import Sealed, Shelf, Sub, Typical, join
+from ionmd.runner.sub import Sealed, Shelf, Sub, Typical, join, weight_of
 from ionmd.stim.delivery import Delivery, StimulusTally
 from ionmd.testdef import TestDefinition
 
@@ -84,6 +85,7 @@ class EvokedRun(Run):
         self._unaccepted = [0] * self._d  # tries since the last accepted sweep of each derivation
         self._flips: dict[str, bool] = {}
         prepare(definition, self.plan.dt_ms)
+        self._against: dict[int, tuple[slice, npt.NDArray[np.float64]]] = {}  # columns, and what makes a share of them
 
     # ------------------------------------------------------------ samples and deliveries in
 
@@ -111,6 +113,21 @@ class EvokedRun(Run):
     def _polarity(self) -> str:
         return self.definition.stimulus.polarity if self.definition.stimulus else "monophasic"
 
+    @property
+    def shares_sweeps(self) -> bool:
+        return True
+
+    def compare_with(self, references: Mapping[str, Reference]) -> None:
+        self._against = {}
+        for d, label in enumerate(self.labels):
+            if label in references:
+                lo, hi = references[label].window
+                wave = references[label].mean_uv[lo:hi]
+                wave = wave - float(np.add.reduce(wave)) / len(wave)
+                power = float(np.add.reduce(wave * wave))
+                if power > 0.0:
+                    self._against[d] = slice(lo, hi), wave / power
+
     def restart(self, sample: int, cause: str) -> None:
         for _ in self._pending:
             self._count(cause)
@@ -127,7 +144,7 @@ class EvokedRun(Run):
             self._causal.follow(history, processed)  # the history of the inputs does not hold much more
         while self._pending and self._pending[0].zero + self.plan.stop <= processed:
             pending = self._pending.popleft()
-            seen = self._add(pending, history, spoiled)
+            seen, shares = self._add(pending, history, spoiled)
             sub = self._current
             best = sub.most
             wanted = self.definition.average.sub_sweeps
@@ -136,6 +153,7 @@ class EvokedRun(Run):
             else:
                 reports.append(Report())
             reports[-1].sweeps.append(seen)
+            reports[-1].shares += shares
             reports[-1].rejecting, self._flips = self._flips, {}
         return reports
 
@@ -147,7 +165,9 @@ class EvokedRun(Run):
             self._seal()
         return [self._finish_average(Report())] if self._whole else []
 
-    def _add(self, pending: Pending, history: History, spoiled: Iterable[Span]) -> SweepSeen:
+    def _add(
+        self, pending: Pending, history: History, spoiled: Iterable[Span]
+    ) -> tuple[SweepSeen, list[SweepShares]]:
         zero, plan, sub = pending.zero, self.plan, self._current
         first, stop = zero + plan.start, zero + plan.stop
         sub.tried += 1
@@ -155,7 +175,7 @@ class EvokedRun(Run):
         cause = next((s.cause for s in spoiled if s.start < stop and first < s.stop), "")
         if cause or not history.covers(first, plan.n):
             self._count(cause or "gap")
-            return self._seen(zero, [], cause or "gap")
+            return self._seen(zero, [], cause or "gap"), []
         accept = np.ones(self._d, np.uint8)
         history.view(first, plan.n, self._inputs)
         self._montage.apply(self._inputs, plan.n, self._sweep)
@@ -175,7 +195,7 @@ class EvokedRun(Run):
         if not accept.any():
             why = "flat" if bool((kinds < 0).any()) else "amplitude" if plan.reject_uv is not None else "excluded"
             self._count(why)
-            return self._seen(zero, [], why)
+            return self._seen(zero, [], why), []
         if not int(accept.min()):
             sub.rejected["amplitude (some derivations)"] += 1
         if not sub.most:
@@ -185,7 +205,23 @@ class EvokedRun(Run):
             sub.accepted[d] = (sub.accepted[d][0] or zero, stop - 1)
         if pending.delivery.marks:
             sub.tally.add(pending.delivery, self._polarity)
-        return self._seen(zero, [x for x, taken in zip(self.labels, accept, strict=True) if taken])
+        seen = self._seen(zero, [x for x, taken in zip(self.labels, accept, strict=True) if taken])
+        return seen, self._shares(zero, accept, kinds)
+
+    def _shares(
+        self, zero: int, accept: npt.NDArray[np.uint8], kinds: npt.NDArray[np.int64]
+    ) -> list[SweepShares]:
+        """How much of the baseline is in the sweep just added: through the finished filter, as in an average."""
+        rows = [d for d in self._against if accept[d]]
+        if not rows:
+            return []
+        curves = self._filtered(self._sweep[: self.plan.n, rows].T.astype(np.float64))
+        share, weight = {}, {}
+        for d, curve in zip(rows, curves, strict=True):
+            window, per_uv = self._against[d]
+            share[self.labels[d]] = float(np.add.reduce(curve[window] * per_uv))
+            weight[self.labels[d]] = weight_of(int(kinds[d]))
+        return [SweepShares(zero, zero + self.plan.stop - 1, share, weight)]
 
     def _seen(self, zero: int, took: list[str], reason: str = "") -> SweepSeen:
         sub = self._current
@@ -251,7 +287,7 @@ class EvokedRun(Run):
         report.averages.append(average)
         report.readings += readings
         counts = [int(c) for c in sub.counts]
-        report.sub = SubAverage(sub.first, sub.last, sub.mean, counts, readings, self.definition.average.sub_sweeps)
+        report.sub = SubAverage(sub.first, sub.last, sub.mean, counts, readings)
         asked = self.definition.average
         done = sum(s.most for s in self._whole)
         if done >= asked.sweeps:

@@ -8,7 +8,8 @@ Source: docs/sources.md#weighted-average (blocks sorted by noise).
 
 from __future__ import annotations
 
-from collections import Counter, deque
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -26,25 +27,29 @@ DEAD = 1e-3
 TYPICAL_OF = 61  # newest sweeps whose median is typical
 
 
+def weight_of(kind: int) -> float:
+    """Of a sweep of that block, an ordinary one being 1: the middle of its range of noise power."""
+    return 1.0 if kind <= 0 else 1.0 / (EDGES[kind - 1] * math.sqrt(3.0))
+
+
 class Typical:
     """Median noise power of the newest sweeps of each derivation."""
 
     def __init__(self, derivations: int) -> None:
-        self._seen: deque[F64] = deque(maxlen=TYPICAL_OF)
-        self._derivations = derivations
+        self._seen = np.full((TYPICAL_OF, derivations), np.nan)
+        self._next = 0
 
     def classify(self, power: F64, accept: U8) -> npt.NDArray[np.int64]:
-        """int64[derivation]: the block each belongs to; -1 for a dead one.  Then `power` is one more that was seen."""
-        self._seen.append(np.where(np.isfinite(power) & (accept > 0), power, np.nan))
-        out = np.zeros(self._derivations, np.int64)
-        seen = np.stack(self._seen)
-        for d in range(self._derivations):
-            known = np.sort(seen[:, d][np.isfinite(seen[:, d])])
-            typical = float(known[(len(known) - 1) // 2]) if len(known) else 0.0
-            if typical > 0.0:
-                ratio = float(power[d]) / typical
-                out[d] = -1 if ratio < DEAD else sum(ratio > edge for edge in EDGES)
-        return out
+        """int64[derivation]: the block each belongs to; -1 for a dead one.  `power` is one more that was seen."""
+        self._seen[self._next] = np.where(np.isfinite(power) & (accept > 0), power, np.nan)
+        self._next = (self._next + 1) % TYPICAL_OF
+        ordered = np.sort(self._seen, axis=0)  # nan last
+        known = np.isfinite(ordered).sum(axis=0)
+        median = ordered[np.maximum(known - 1, 0) // 2, np.arange(len(power))]
+        some = (known > 0) & (median > 0.0)
+        ratio = power / np.where(some, median, 1.0)
+        block = (ratio[:, None] > np.array(EDGES)).sum(axis=1)
+        return np.where(some, np.where(ratio < DEAD, -1, block), 0)
 
 
 class Sub:
