@@ -353,7 +353,7 @@ class Alarm(msgspec.Struct, frozen=True, omit_defaults=True):
     sample: int  # of this state
     criterion: list[Criterion] = msgspec.field(default_factory=list)
     side: Side = "none"
-    change_sample: int | None = None  # start of the first sub-average that crossed
+    change_sample: int | None = None  # start of the first window that crossed
     time_to_alarm_s: float | None = None
     acknowledged_by: str = ""
     cleared_by: str = ""

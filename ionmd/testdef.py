@@ -124,7 +124,7 @@ class AlarmRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     loss: bool = True
     measure: str = ""  # empty: first measure of the file
     marker: str = ""  # empty: first marker
-    confirm: int = 2  # independent sub-averages (or sweeps) that must agree
+    confirm: int = 2  # independent windows of sweeps (or single sweeps) that must agree
 
 
 class Stimulus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -50,7 +50,7 @@ class AlarmBook:
         return self.find(key) or self._new(key, "possible", sample, fields)
 
     def confirm(self, key: str, sample: int, rate_hz: float, **fields: Any) -> Alarm:
-        """The next independent sub-average agrees: possible -> active, with the time from change to alert."""
+        """The next independent window agrees: possible -> active, with the time from change to alert."""
         current = self.find(key)
         if current is None:
             return self._new(key, "active", sample, fields)

@@ -1,8 +1,8 @@
 """The two rules that are always both shown (design 9).
 
 Classical: the peak-to-peak measure fell by the profile's fraction, or the latency grew by it, against the active
-baseline.  Drift-corrected: the newest sub-average's share of the baseline waveform, divided by what independent
-controls say has happened to everybody, fell below the same limit by more than the patient's own sub-averages vary.
+baseline.  Drift-corrected: the newest sweeps' share of the baseline waveform, divided by what independent
+controls say has happened to everybody, fell below the same limit by more than the patient's own sweeps vary.
 Only a *fall* and a *lengthening* count.  Pure.
 """
 
@@ -14,9 +14,9 @@ from math import isfinite, sqrt
 from ionmd.model import Comparison, Criterion, Reading
 from ionmd.testdef import AlarmRule
 
-# A sub-average speaks only when its own standard error is small against the fall that is looked for.
+# A window of sweeps speaks only when its own standard error is small against the fall that is looked for.
 MAX_SE = 0.35
-# The fall must exceed this many standard errors of a single sub-average (docs/sources.md#change-rule).
+# The fall must exceed this many standard errors of such a window (docs/sources.md#change-rule).
 Z_FALL = 2.5
 # A latency is compared only when both are known better than this fraction of the rule's limit.
 LATENCY_CI_SHARE = 0.5
@@ -24,7 +24,7 @@ LATENCY_CI_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Judged:
-    """What both rules say of one derivation at one sub-average."""
+    """What both rules say of one derivation at one look."""
 
     classical: list[Criterion]
     corrected: Criterion
@@ -113,12 +113,12 @@ def judge(
 ) -> Judged:
     """Both rules on one derivation.
 
-    sub_ratio, sub_se      projection of the newest sub-average on the baseline, and how much such ratios vary
+    sub_ratio, sub_se      share of the baseline in the newest sweeps, and how much such ratios vary
     expected, expected_se  what drift alone predicts (1.0 without evidence of drift)"""
     fixed = classical(reading, base, rule)
     fixed_crossed = any(c.crossed for c in fixed)
     if not (isfinite(sub_ratio) and sub_se <= MAX_SE and expected > 0.0):
-        why = f"sub-averages vary too much (+-{100 * sub_se:.0f} %)" if isfinite(sub_se) else "no usable sub-average"
+        why = f"its sweeps vary too much (+-{100 * sub_se:.0f} %)" if isfinite(sub_se) else "no usable sweep"
         corrected = Criterion("drift-corrected", False, None, 1.0 - rule.amplitude_fall, why)
         return Judged(fixed, corrected, fixed_crossed, fixed_crossed, None, None, False, corrected.limit or 0.5, why)
     ratio = sub_ratio / expected
