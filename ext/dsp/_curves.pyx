@@ -2,6 +2,7 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, embedsignature=True
 """Compiled kernels of finished curves and spectra; same manners as _kernels.pyx."""
 include "slot.pxi"
+from libc.math cimport ceil, floor
 
 
 cdef extern from "kernels.h" nogil:
@@ -40,8 +41,9 @@ SEGMENT_RANGE = (WELCH_SHORTEST, WELCH_LONGEST)
 MOST_COEFFICIENTS = SHAPE_MOST
 
 
-def find_peaks(make, y, double sign, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t first, Py_ssize_t last, double least):
+def find_peaks(make, y, double sign, Py_ssize_t lo, Py_ssize_t hi, double start, double stop, double least):
     """peaks.c: [make(index, position, value, prominence, curvature)] of float64 y, in time order."""
+    cdef Py_ssize_t first, last
     cdef Py_buffer view
     cdef dsp_peak out[64]
     cdef dsp_peak *p = out
@@ -52,8 +54,12 @@ def find_peaks(make, y, double sign, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t fi
     try:
         if view.format == NULL or view.format[0] != b"d" or view.ndim != 1:
             raise ValueError("a curve came that is no contiguous array of float64 with one axis")
-        if not (0 <= lo < first and first <= last and last + 1 < hi and hi <= view.len // 8):
-            raise ValueError(f"columns {first} to {last} within {lo} to {hi} came, of {view.len // 8}")
+        if not (0 <= lo and hi <= view.len // 8 and start == start and stop == stop):
+            raise ValueError(f"columns {start} to {stop} within {lo} to {hi} came, of {view.len // 8}")
+        first = lo + 1 if start < lo + 1 else <Py_ssize_t>ceil(start) if start < hi else hi
+        last = hi - 2 if stop > hi - 2 else <Py_ssize_t>floor(stop) if stop > lo else lo
+        if last < first:
+            return []
         scratch = <dsp_summit *>malloc(peaks_scratch(hi - lo) * sizeof(dsp_summit))
         if scratch == NULL:
             raise MemoryError

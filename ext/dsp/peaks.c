@@ -11,7 +11,7 @@
 // Prominence: height over the higher of the two valleys, each reaching to the next strictly higher sample or to the
 // edge of lo..hi.  Place: vertex of the parabola through three samples.  nan is neither higher nor lower: no peak.
 // Walking from each peak to its valleys costs n log n on noise and took 7 us for 720 samples; two passes with a stack of
-// peaks take each sample once.
+// peaks take each peak once.
 #include "kernels.h"
 #include "lanes.h"
 
@@ -41,17 +41,41 @@ DSP_INLINE size_t plateau(const double *y, double sign, size_t i, size_t hi) {
     return j < hi && sign * y[j] < sign * y[i] ? j : 0;
 }
 
-size_t peaks_scratch(size_t columns) { return columns / 2 + 1; }
+// summits, then an index per turn, then a byte per column
+size_t peaks_scratch(size_t columns) {
+    const size_t bytes = (columns / 2 + 2) * sizeof(dsp_summit) + columns * sizeof(size_t) + columns + 16;
+    return bytes / sizeof(dsp_summit) + 1;
+}
 
-size_t peaks_find(const double *y, size_t lo, size_t hi, double sign, size_t first, size_t last, double least,
-                  dsp_peak *out, size_t room, dsp_summit *all) {
-    // every peak, and the lowest value between it and the one before
-    size_t n = 0, found = 0;
+// up[i] = 1 where y rises from i to i + 1, i < n; returns 0 when there is a nan among the n + 1 values.
+DSP_CLONES static int rises(const double *y, size_t n, double sign, uint8_t *up) {
+    int odd = y[n] != y[n];
+    for (size_t i = 0; i < n; i++) up[i] = sign * y[i + 1] > sign * y[i];
+    for (size_t i = 0; i < n; i++) odd |= y[i] != y[i];
+    return !odd;
+}
+
+// Columns where up changes, in order: by turns the end of a rise and the beginning of one.  Eight at a time, because a
+// test for each sample is four fifths of the whole search (2.3 us for 720 samples).  Little-endian, as all that we run on.
+DSP_INLINE size_t turns(const uint8_t *up, size_t n, size_t lo, size_t *at) {
+    size_t many = 0, i = 1;
+    for (; i + 8 <= n; i += 8) {
+        uint64_t now, before;
+        memcpy(&now, up + i, 8);
+        memcpy(&before, up + i - 1, 8);
+        for (uint64_t w = now ^ before; w; w &= w - 1) at[many++] = lo + i + (size_t)__builtin_ctzll(w) / 8;
+    }
+    for (; i < n; i++)
+        if (up[i] != up[i - 1]) at[many++] = lo + i;
+    return many;
+}
+
+// The same with nan, which is neither higher nor lower; every value is looked at.
+static size_t summits_between_nans(const double *y, size_t lo, size_t hi, double sign, dsp_summit *all, double *tail) {
+    size_t n = 0;
     double low = sign * y[lo];
-    int whole = low == low;
     for (size_t i = lo + 1; i + 1 < hi; i++) {
         const double v = sign * y[i];
-        whole &= v == v;
         low = v < low ? v : low;
         if (!(v > sign * y[i - 1])) continue;
         const size_t end = plateau(y, sign, i, hi);
@@ -60,7 +84,41 @@ size_t peaks_find(const double *y, size_t lo, size_t hi, double sign, size_t fir
         low = v;
         i = end - 1;
     }
-    const double tail = sign * y[hi - 1] < low ? sign * y[hi - 1] : low;
+    *tail = sign * y[hi - 1] < low ? sign * y[hi - 1] : low;
+    return n;
+}
+
+// Every peak, with the lowest value between it and the one before; `tail`: the lowest behind the last one.
+DSP_INLINE size_t summits(const double *y, size_t lo, size_t hi, double sign, dsp_summit *all, double *tail, int *whole) {
+    size_t *at = (size_t *)(void *)(all + (hi - lo) / 2 + 2), n = 0;
+    uint8_t *up = (uint8_t *)(at + (hi - lo));
+    *whole = rises(y + lo, hi - lo - 1, sign, up);
+    if (!*whole) return summits_between_nans(y, lo, hi, sign, all, tail);
+    const size_t many = turns(up, hi - lo - 1, lo, at);
+    int top = up[0];
+    double low = sign * y[lo];
+    for (size_t k = 0; k < many; k++, top = !top) {
+        const size_t i = at[k];
+        const double v = sign * y[i];
+        if (!top) {
+            low = v < low ? v : low;
+            continue;
+        }
+        const size_t end = y[i + 1] != y[i] ? i + 1 : plateau(y, sign, i, hi);
+        if (!end) continue;   // a step on the way up
+        all[n++] = (dsp_summit){v, low, (i + end - 1) / 2, 0, 0.0};
+        low = v;
+    }
+    *tail = sign * y[hi - 1] < low ? sign * y[hi - 1] : low;
+    return n;
+}
+
+size_t peaks_find(const double *y, size_t lo, size_t hi, double sign, size_t first, size_t last, double least,
+                  dsp_peak *out, size_t room, dsp_summit *all) {
+    double tail;
+    int whole;
+    const size_t n = summits(y, lo, hi, sign, all, &tail, &whole);
+    size_t found = 0;
     // The valley on its right reaches over all peaks that are not higher: those are on a stack, each with how far it saw.
     // The same from the left is kept in `before`.
     for (size_t i = n; i-- > 0;) {

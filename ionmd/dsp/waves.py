@@ -59,13 +59,8 @@ def peaks(
     least_uv  only peaks of more prominence than this
     A plateau counts once, at its middle.
     """
-    lo, hi = bounds
-    first = max(lo + 1, math.ceil(start))
-    last = min(hi - 2, math.floor(stop))
-    if last < first:
-        return []
     curve = curve_uv if curve_uv.flags.c_contiguous else np.ascontiguousarray(curve_uv)
-    found: list[Peak] = curves.find_peaks(Peak, curve, sign, lo, hi, first, last, least_uv)
+    found: list[Peak] = curves.find_peaks(Peak, curve, sign, bounds[0], bounds[1], start, stop, least_uv)
     return found
 
 
