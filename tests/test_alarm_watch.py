@@ -103,6 +103,12 @@ def test_between_whole_windows_one_derivation_alone_is_no_news():
     assert [a.state for a in room.see(a=0.3, b=1.0)] == ["possible", "active"]
 
 
+def test_the_sentence_gives_the_number_of_the_rule_that_crossed():
+    room = Room()
+    (alarm,) = room.see(a=judged(0.87, classical=True))  # the average still holds old sweeps, the newest are back
+    assert "is down to 40 % of baseline" in alarm.sentence
+
+
 def test_recovery_must_last_and_exceed_the_limit_by_a_margin():
     room = Room()
     room.see(a=0.2)

@@ -133,12 +133,11 @@ class ChangeWatch:
     def _crossing(
         self, seen: Observation, crossed: list[str], current: Alarm | None, book: AlarmBook
     ) -> list[Alarm]:
-        left = [r for d in crossed if (r := seen.judged[d].ratio) is not None]
+        left = [r for d in crossed if (r := _left(seen.judged[d])) is not None]
         seen.surroundings.changed = min(left) if left else None
         cause = call(seen.surroundings)
         if cause.cause == "technical" and current is None:
             return []  # the equipment's own alarm says so, and the derivation is "not monitored"
-        worst = min((seen.judged[d] for d in crossed), key=lambda j: j.ratio if j.ratio is not None else 9.0)
         criteria = _criteria(seen, crossed)
         confirmed = any(self._streaks[d].crossed >= self.confirm for d in crossed)
         priority: Priority = cause.priority
@@ -155,7 +154,7 @@ class ChangeWatch:
             "kind": "physiological", "priority": priority, "cause": cause.cause, "evidence": evidence,
             "test": self.test, "derivations": crossed, "criterion": criteria, "side": side,
             "change_sample": min(self._streaks[d].first_sample for d in crossed),
-            "sentence": sentence(title, side, state, worst.ratio, latency, cause.cause),
+            "sentence": sentence(title, side, state, min(left, default=None), latency, cause.cause),
         }
         if current is None:
             alarm = book.possible(self.key, seen.sample, **fields)
@@ -169,6 +168,14 @@ class ChangeWatch:
             fields.pop("sentence")
         updated = book.update(self.key, seen.sample, **fields)
         return [updated] if updated else []
+
+
+def _left(judged: Judged) -> float | None:
+    """Share of the baseline that is left by the rule that crossed: the sentence must not give another one's number."""
+    if judged.corrected.crossed and judged.ratio is not None:
+        return judged.ratio
+    sizes = [c.value for c in judged.classical if c.crossed and c.rule in ("amplitude", "loss") and c.value is not None]
+    return min(sizes, default=None)
 
 
 def _criteria(seen: Observation, crossed: list[str]) -> list[Criterion]:
