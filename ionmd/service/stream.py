@@ -41,14 +41,14 @@ class StreamOutbox:
 
     def frame(self, frame: Frame) -> None:
         self._frames.append(frame)
-        self.bytes += len(frame)
+        self.bytes += frame.size
         while len(self._frames) > 1:
             oldest = self._frames[0]
             late = self._age is not None and frame.stop - oldest.first > self._age
             if not late and self.bytes <= self._limit:
                 break
             self._frames.popleft()
-            self.bytes -= len(oldest)
+            self.bytes -= oldest.size
             self.dropped_samples += 0 if oldest.gap else oldest.stop - oldest.first
             if self._gap_first is None:
                 self._gap_first, self._gap_seq = oldest.first, oldest.seq
@@ -63,8 +63,8 @@ class StreamOutbox:
             out.append(text)
         while self._frames and size < limit:
             frame = self._frames.popleft()
-            self.bytes -= len(frame)
-            size += len(frame)
+            self.bytes -= frame.size
+            size += frame.size
             if self._gap_first is not None:
                 lost = frame.first - self._gap_first
                 out.append(gap_header(self._gap_seq, self._gap_first, lost, self._channels, Cause.SUBSCRIBER))
@@ -150,7 +150,8 @@ class Hub:
     def gap(self, first: int, lost: int, cause: int) -> None:
         with self._lock:
             seq, self._seq, self._next = self._seq, self._seq + 1, first + lost
-        self._hand(Frame(gap_header(seq, first, lost, self._channels, cause), b"", first, first + lost, True))
+        header = gap_header(seq, first, lost, self._channels, cause)
+        self._hand(Frame(header, b"", first, first + lost, True, len(header)))
 
     def end(self, cause: int) -> None:
         with self._lock:
