@@ -85,3 +85,14 @@ def test_text_from_elsewhere_cannot_move_the_cursor():
 
 def test_tests_have_short_names_on_the_live_line():
     assert [short(t) for t in ("ssep_tibial_right", "mep_tes", "emg_free")] == ["tibial R", "mep", "emg free"]
+
+
+def test_impedances_come_one_by_one_and_are_told_in_one_line_with_the_bad_ones_named() -> None:
+    story = Story(1000.0)
+    for name, kohm in (("Fpz", 0.61), ("CP3", 7.2), ("CP4", None), ("Cz", 3.0)):
+        assert story.tell("quality", {"electrode": name, "input": 1, "impedance_kohm": kohm}, 1000) == []
+    lines = story.tell("case", {"event": {"kind": "step", "text": "positioning"}}, 2000)
+    assert len(lines) == 2 and "step: positioning" in lines[1]
+    assert "impedances of 4 electrodes: 0.6 to 7.2 kohm" in lines[0]
+    assert "CP4 open, CP3 7.2 kohm" in lines[0]
+    assert len(story.tell("case", {"event": {"kind": "step", "text": "x"}}, 3000)) == 1

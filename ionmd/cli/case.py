@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ionmd.cli.casepage import case_page, when
-from ionmd.cli.common import as_json, ask, by, case_path, clean, done, places, show_json, state_path, table
+from ionmd.cli.common import as_json, ask, by, case_path, clean, places, show_json, state_path, table
 from ionmd.cli.group import LazyGroup
 from ionmd.errors import StorageError
 
@@ -60,7 +60,12 @@ def _opened(result: dict[str, Any], as_json: bool) -> None:
 @places
 def close(reason: str, by: str, socket: str | None, as_json: bool, **_: object) -> None:
     """Disarm, finish the files, write the manifest."""
-    done(ask(socket, "case.close", wait_s=120.0, reason=reason, by=by), as_json, "case closed")
+    result = ask(socket, "case.close", wait_s=120.0, reason=reason, by=by)
+    if as_json:
+        show_json(result)
+    else:  # the case's journal has ended: a line number would be that of the system's
+        name = clean(result.get("id", ""))
+        click.echo(f"case {name + ' ' if name else ''}is closed (sample {result.get('sample', '?')})")
 
 
 @case.command("list")

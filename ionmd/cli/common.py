@@ -83,7 +83,7 @@ def done(result: Any, as_json: bool, text: str = "") -> None:
     name = result.get("id", "") if isinstance(result, dict) else ""
     line = text or "done"
     if name and str(name) not in line:
-        line = f"{line}: {clean(name)}"
+        line = f"{line}: {clean(str(name).replace(',', ', '))}"
     click.echo(f"{line} (journal line {result.get('n', '?')}, sample {result.get('sample', '?')})")
     for warning in result.get("warnings", []):
         click.echo(f"warning: {clean(warning)}", err=True)

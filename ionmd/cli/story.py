@@ -15,6 +15,7 @@ from ionmd.cli.common import clean
 from ionmd.cli.draw import alarm_banner, up, waveform
 
 WIDTH = 30
+IMPEDANCE_LIMIT_KOHM = 5.0  # above it an electrode is worth a look (docs/sources.md#impedance)
 
 
 @dataclass
@@ -35,10 +36,17 @@ class Story:
         self._newest: dict[str, str] = {}  # test -> what its newest reading says
         self._step = ""
         self._banners: set[Any] = set()  # alarms that were told in full
+        self._impedances: dict[str, float | None] = {}  # measured and not told yet: they come one by one
 
     def tell(self, topic: str, data: dict[str, Any], sample: int) -> list[str]:
         """The lines of one event; none for what only moves the live line."""
         self.seconds = sample / self.rate_hz if self.rate_hz > 0 else 0.0
+        if topic == "quality" and "impedance_kohm" in data:
+            self._impedances[str(data["electrode"])] = data["impedance_kohm"]
+            return []
+        if topic != "metrics" and self._impedances:
+            line, self._impedances = _impedances(self._impedances), {}
+            return [f"{self.seconds:8.1f} s  {line}", *self.tell(topic, data, sample)]
         if topic == "alarm":
             full = data.get("state") == "active" and data.get("id") not in self._banners
             if full:
@@ -176,6 +184,17 @@ def threshold_line(t: dict[str, Any]) -> str:
 
 
 # ---------------------------------------------------------------- happened
+
+
+def _impedances(found: dict[str, float | None]) -> str:
+    """One line for all electrodes: how many, from what to what, and which are bad."""
+    known = sorted(v for v in found.values() if v is not None)
+    text = f"impedances of {len(found)} electrodes"
+    if known:
+        text += f": {known[0]:.1f} to {known[-1]:.1f} kohm"
+    high = [f"{name} {v:.1f} kohm" for name, v in found.items() if v is not None and v > IMPEDANCE_LIMIT_KOHM]
+    bad = [f"{name} open" for name, v in found.items() if v is None] + high
+    return clean(text) + (click.style(clean("; " + ", ".join(bad)), fg="yellow", bold=True) if bad else "")
 
 
 def _case(d: dict[str, Any]) -> str:

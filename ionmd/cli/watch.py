@@ -14,7 +14,7 @@ from ionmd.cli.story import Story
 from ionmd.errors import DaemonUnreachable
 from ionmd.service.schema import TOPICS
 
-USUAL = ("device", "stim", "average", "reading", "alarm", "case", "message")
+USUAL = ("device", "quality", "stim", "average", "reading", "alarm", "case", "message")
 
 
 @click.command()
