@@ -10,7 +10,7 @@ from setuptools import Extension, setup
 DSP_FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra"]
 STREAMS = ["ext/dsp/iir.c", "ext/dsp/sweep.c", "ext/dsp/emg.c", "ext/decode/unpack.c"]
 DECODE = ["ext/decode/ionm1.c", "ext/decode/unpack.c", "ext/decode/crc32.c"]
-CURVES = [f"ext/dsp/{name}.c" for name in ("peaks", "match", "welch", "noise", "blend", "beta", "shape")]
+CURVES = [f"ext/dsp/{name}.c" for name in ("peaks", "match", "welch", "noise", "blend", "beta", "shape", "mains")]
 C_FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra"]
 # `make check-sanitize`: kernels and decoder alone, in one version (dispatch comes before the sanitizer is ready)
 SANITIZE = bool(os.environ.get("IONMD_SANITIZE"))

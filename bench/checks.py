@@ -23,7 +23,8 @@ from bench import isa
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [
-    *(f"ext/dsp/{x}.c" for x in ("iir", "sweep", "emg", "peaks", "match", "welch", "noise", "blend", "beta", "shape")),
+    *(f"ext/dsp/{x}.c" for x in ("iir", "sweep", "emg", "peaks", "match", "welch", "noise")),
+    *(f"ext/dsp/{x}.c" for x in ("blend", "beta", "shape", "mains")),
     "ext/decode/unpack.c", "ext/check/kernels_check.c",
 ]  # fmt: skip
 # setup.py's own; DSP_ONE_ISA builds one version for -march instead of choosing at run time

@@ -308,6 +308,7 @@ class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     rejected_reasons: dict[str, int] = msgspec.field(default_factory=dict)
     note: str = ""
     sweeps_needed: int | None = None  # for the interval that the test asks for; None: nothing asked or not measurable
+    mains_uv: float | None = None  # rms of the mains that was taken off its sweeps; None: it was left in
 
 
 class AverageResult(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -36,6 +36,8 @@ class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     band_hz: tuple[float, float] | None = None  # 0 as low edge: low-pass only; inf is written as 0 on the high edge
     zero_phase: bool = True
     notch_hz: float = 0.0  # 0: no notch
+    mains: Literal["keep", "subtract"] = "keep"  # subtract: followed outside responses and taken off each sweep
+    mains_hz: float = 0.0  # of `subtract`: 50 or 60; 0: that of the template or the configuration
     span_ms: tuple[float, float] | None = None  # stretch of the epoch that is filtered; None: all of it
 
 

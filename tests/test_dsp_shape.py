@@ -113,3 +113,12 @@ def test_noise_after_a_smoother_at_the_first_lags_is_that_at_all_lags(sigma):
     kernel = smooth.weights(sigma * np.sqrt(2.0))
     want = np.convolve(double, np.concatenate([kernel[:0:-1], kernel]))[len(kernel) - 1 + 59 :][:60]
     np.testing.assert_allclose(whole, want, atol=1e-12)
+
+
+@pytest.mark.parametrize("span", [(0, 200), (50, 90), (-5, 30), (150, 999), (60, 60)])
+def test_a_stretch_is_smoothed_as_it_is_within_the_whole(span):
+    x = RNG.normal(0.0, 1.0, 200)
+    part, whole = smooth.gaussian(x, 6.0, span), smooth.gaussian(x, 6.0)
+    inside = np.zeros(200, bool)
+    inside[max(0, span[0]) : max(0, min(200, span[1]))] = True
+    assert (part[inside] == whole[inside]).all() and (part[~inside] == x[~inside]).all()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from bench.accuracy.auditory import baep, earndb, epl_abr, epl_cap
 from bench.accuracy.emg import emgdb, uci
+from bench.accuracy.mains import mains
 from bench.accuracy.median import coverage, real_ssep, sphara, unseen, weighting
 from bench.accuracy.muscle import mep_artefact, monstim
 from bench.accuracy.row import Row
@@ -18,5 +19,5 @@ from bench.accuracy.tibial import tibial
 ROWS: dict[str, Callable[[], Row]] = {
     "epl-abr": epl_abr, "epl-cap": epl_cap, "earndb": earndb, "sphara": sphara, "ssep": real_ssep, "unseen": unseen,
     "coverage": coverage, "weighting": weighting, "mep": mep_artefact, "monstim": monstim, "emgdb": emgdb, "uci": uci,
-    "baep": baep, "tibial": tibial,
+    "baep": baep, "tibial": tibial, "mains": mains,
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ from ionmd.modality.evoked import Measured, measure_average
 from ionmd.model import Block, Derivation, Reading, decode_curve
 from ionmd.runner.evoked import EvokedRun
 from ionmd.runner.plan import Channel
-from ionmd.testdef import WaveShape
+from ionmd.testdef import Filter, WaveShape
 
 SEP_RAW = """
 [test]
@@ -117,21 +117,25 @@ class Stream:
         self.shape = self.recordings.evaluate(times)
 
     def average(
-        self, seed: int, sweeps: int, scale: float, gains: F64 | None = None, weighted: bool = True
+        self, seed: int, sweeps: int, scale: float, gains: F64 | None = None, weighted: bool = True,
+        period: int = PERIOD, spec: Filter | None = None, extra: Callable[[int], F64] | None = None, lead: int = 0,
     ) -> tuple[Reading, F64]:
-        """The finished average of so many sweeps: its reading and its curve."""
-        n = self.PERIOD * (sweeps + 2)
+        """The finished average of so many sweeps: its reading and its curve; `extra` is added to the signal, whose
+        first `lead` samples are without a stimulus."""
+        n = period * (sweeps + 2) + lead
         x = np.zeros(n, np.float32)
         self.recordings.noise(("CP4",), self.RATE_HZ, seed).add(x, 0, 0)
-        zeros = [self.PERIOD * (k + 1) for k in range(sweeps)]
+        zeros = [lead + period * (k + 1) for k in range(sweeps)]
         if gains is not None:
-            knots = np.array([z + 980 for z in zeros]) - self.PERIOD // 2
+            knots = np.array([z + 980 for z in zeros]) - period // 2
             x *= np.interp(np.arange(n), knots, gains).astype(np.float32)
         for z in zeros:
             x[z - 100 : z + 300] += (scale * self.shape).astype(np.float32)
+        if extra is not None:
+            x += extra(n).astype(np.float32)
         averaging = msgspec.structs.replace(self.test.average, sweeps=sweeps, weighted=weighted)
-        run = EvokedRun(msgspec.structs.replace(self.test, average=averaging), [self.channel], self.RATE_HZ, "replay",
-                        16, None)  # fmt: skip
+        test = msgspec.structs.replace(self.test, average=averaging, filter=spec or self.test.filter)
+        run = EvokedRun(test, [self.channel], self.RATE_HZ, "replay", 16, None)
         block, history = Block(250, 1, self.RATE_HZ), History(16, 4 * self.PERIOD, self.RATE_HZ)
         reports, waiting = [], iter([*zeros, n])
         zero = next(waiting)

@@ -20,7 +20,12 @@ cdef extern from "kernels.h" nogil:
                                          double prior, double *best, double *scratch)
     void c_shape_cover "shape_cover"(const double *root, const double *design, size_t m, size_t w, size_t held,
                                      double prior, double *cover, double *gain, double *scratch)
-    int WELCH_SHORTEST, WELCH_LONGEST, SHAPE_MOST
+    size_t mains_scratch(size_t harmonics, size_t columns)
+    size_t c_mains_fit "mains_fit"(const double *x, const uint8_t *use, size_t n, size_t stride, size_t columns, double w,
+                                   size_t harmonics, double *coef, double *left, double *scratch)
+    void c_mains_subtract "mains_subtract"(float *sweep, size_t rows, size_t stride, size_t columns, double first,
+                                           double w, size_t harmonics, const double *coef, double *removed)
+    int WELCH_SHORTEST, WELCH_LONGEST, SHAPE_MOST, MAINS_MOST
     ctypedef struct dsp_peak:
         double position, value, prominence, curvature, index
     ctypedef struct dsp_summit:
@@ -39,6 +44,7 @@ cdef extern from "kernels.h" nogil:
 
 SEGMENT_RANGE = (WELCH_SHORTEST, WELCH_LONGEST)
 MOST_COEFFICIENTS = SHAPE_MOST
+MOST_HARMONICS = MAINS_MOST
 
 
 def find_peaks(make, y, double sign, Py_ssize_t lo, Py_ssize_t hi, double start, double stop, double least):
@@ -270,3 +276,37 @@ def shape_cover(root, design, Py_ssize_t m, Py_ssize_t w, Py_ssize_t held, doubl
     with nogil:
         c_shape_cover(pr, pd, m, w, held, prior, pc, pg, scratch)
         free(scratch)
+
+
+def mains_fit(x, use, Py_ssize_t n, Py_ssize_t stride, Py_ssize_t columns, double w, Py_ssize_t harmonics, coef, left):
+    """mains.c: samples in use; coef[2 * harmonics + 3, columns] and left[columns] of x[n, stride]."""
+    cdef Slot a = Slot(), b = Slot(), c = Slot(), d = Slot()
+    if not (n > 0 and 0 < columns <= stride and 0 < harmonics <= MAINS_MOST):
+        raise ValueError(f"{n} samples of {columns} columns in {stride} and {harmonics} harmonics came, 1 to {MAINS_MOST} "
+                         "harmonics and the rest above 0 were expected")
+    cdef double *px = a.f64(x, n * stride, False)
+    cdef uint8_t *pu = b.u8(use, n, False)
+    cdef double *pc = c.f64(coef, (2 * harmonics + 3) * columns, True)
+    cdef double *pl = d.f64(left, columns, True)
+    cdef double *scratch = <double *>malloc(mains_scratch(harmonics, columns) * sizeof(double))
+    cdef size_t used
+    if scratch == NULL:
+        raise MemoryError
+    with nogil:
+        used = c_mains_fit(px, pu, n, stride, columns, w, harmonics, pc, pl, scratch)
+        free(scratch)
+    return used
+
+
+def mains_subtract(sweep, Py_ssize_t rows, Py_ssize_t stride, Py_ssize_t columns, double first, double w,
+                   Py_ssize_t harmonics, coef, removed):
+    """mains.c: sweep float32[rows, stride] less the harmonics; removed[columns] += their squares."""
+    cdef Slot a = Slot(), b = Slot(), c = Slot()
+    if not (rows >= 0 and 0 < columns <= stride and 0 < harmonics <= MAINS_MOST):
+        raise ValueError(f"{rows} rows of {columns} columns in {stride} and {harmonics} harmonics came, 1 to {MAINS_MOST} "
+                         "harmonics were expected")
+    cdef float *px = a.f32(sweep, rows * stride, True)
+    cdef double *pc = b.f64(coef, 2 * harmonics * columns, False)
+    cdef double *pr = c.f64(removed, columns, True)
+    with nogil:
+        c_mains_subtract(px, rows, stride, columns, first, w, harmonics, pc, pr)

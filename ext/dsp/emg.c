@@ -18,16 +18,16 @@
 #include "kernels.h"
 #include "lanes.h"
 
-enum { CHUNK = 16, LONG_AGO = 0x3fffffff };
+enum { CHUNK = 16, TILE = 64, LONG_AGO = 0x3fffffff };
 
 DSP_INLINE int any(i8 m) {
     const l4 q = (l4)m;
     return (q[0] | q[1] | q[2] | q[3]) != 0;
 }
 
-DSP_CLONES void emg_features(const float *x, size_t rows, size_t stride, const float *threshold, int32_t quiet,
-                             size_t phase, float *partial, float *previous, int32_t *gap, double *squares,
-                             double *length, float *peak, int32_t *over, int32_t *bursts) {
+DSP_CLONES static void tile(const float *x, size_t rows, size_t stride, const float *threshold, int32_t quiet,
+                            size_t phase, float *partial, float *previous, int32_t *gap, double *squares,
+                            double *length, float *peak, int32_t *over, int32_t *bursts) {
     for (size_t c = 0; c < stride; c += 8) {
         f8 sq = *(const f8 *)(partial + c), len = *(const f8 *)(partial + stride + c);
         f8 before = *(const f8 *)(previous + c), top = *(const f8 *)(peak + c);
@@ -74,4 +74,13 @@ DSP_CLONES void emg_features(const float *x, size_t rows, size_t stride, const f
         *(f8 *)(peak + c) = top;
         *(i8 *)(gap + c) = since;
     }
+}
+
+// Rows are taken TILE at a time, so that they stay in the L1 cache from one group of columns to the next.
+void emg_features(const float *x, size_t rows, size_t stride, const float *threshold, int32_t quiet, size_t phase,
+                  float *partial, float *previous, int32_t *gap, double *squares, double *length, float *peak,
+                  int32_t *over, int32_t *bursts) {
+    for (size_t r = 0; r < rows; r += TILE)
+        tile(x + r * stride, rows - r < TILE ? rows - r : TILE, stride, threshold, quiet, phase + r, partial, previous, gap,
+             squares, length, peak, over, bursts);
 }

@@ -48,6 +48,14 @@ size_t shape_search(const double *curves, size_t k, size_t length, const double 
 void   shape_cover(const double *root, const double *design, size_t m, size_t w, size_t held, double prior, double *cover,
                    double *gain, double *scratch);
 
+// mains.c
+enum { MAINS_MOST = 20 };  // harmonics
+size_t mains_scratch(size_t harmonics, size_t columns);
+size_t mains_fit(const double *x, const uint8_t *use, size_t n, size_t stride, size_t columns, double w,
+                 size_t harmonics, double *coef, double *left, double *scratch);
+void   mains_subtract(float *sweep, size_t rows, size_t stride, size_t columns, double first, double w, size_t harmonics,
+                      const double *coef, double *removed);
+
 // emg.c
 void emg_features(const float *x, size_t rows, size_t stride, const float *threshold, int32_t quiet, size_t phase,
                   float *partial, float *previous, int32_t *gap, double *squares, double *length, float *peak,

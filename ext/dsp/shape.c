@@ -2,11 +2,10 @@
 // shape.c -- a known shape and its ways to vary, fitted to a curve in coloured noise (ionmd/dsp/matched.py).
 // Matrices are row by row.  `curves` is double[k][length], k <= SHAPE_MOST - 2.  A sum is added in the order of its index
 // and lanes are columns, so the bits do not depend on the vector width.
-#include <math.h>
 #include <string.h>
 
+#include "cholesky.h"
 #include "kernels.h"
-#include "lanes.h"
 
 // out[i * stride + c] = curve c at place first + i * step (in samples), by cubic convolution; zero outside the curve.
 void shape_at(const double *curves, size_t k, size_t length, double first, double step, size_t n, size_t stride,
@@ -27,46 +26,11 @@ void shape_at(const double *curves, size_t k, size_t length, double first, doubl
     }
 }
 
-// Lower root of a symmetric positive matrix double[m][m], in place; a pivot that rounding made too small is lifted.
-static void root_of(double *a, size_t m) {
-    const double least = 1e-6 * a[0];
-    for (size_t k = 0; k < m; k++) {
-        const double pivot = a[k * m + k], root = sqrt(pivot > least ? pivot : least);
-        a[k * m + k] = root;
-        for (size_t i = k + 1; i < m; i++) a[k * m + i] = a[i * m + k] /= root;  // the column, also as a row to read
-        for (size_t i = k + 1; i < m; i++)
-            for (size_t j = k + 1; j <= i; j++) a[i * m + j] -= a[k * m + i] * a[k * m + j];
-        for (size_t i = k + 1; i < m; i++) a[k * m + i] = 0.0;
-    }
-}
-
 // Lower root double[m][m] of the Toeplitz matrix of `row` double[m].
 void shape_root(const double *row, size_t m, double *root) {
     for (size_t i = 0; i < m; i++)
         for (size_t j = 0; j < m; j++) root[i * m + j] = row[i > j ? i - j : j - i];
     root_of(root, m);
-}
-
-// x[m][w] := root^-1 x
-static void forward(const double *root, size_t m, double *x, size_t w) {
-    for (size_t k = 0; k < m; k++) {
-        for (size_t c = 0; c < w; c++) x[k * w + c] /= root[k * m + k];
-        for (size_t i = k + 1; i < m; i++) {
-            const double f = root[i * m + k];
-            for (size_t c = 0; c < w; c++) x[i * w + c] -= f * x[k * w + c];
-        }
-    }
-}
-
-// x[m][w] := root^-T x
-static void backward(const double *root, size_t m, double *x, size_t w) {
-    for (size_t k = m; k-- > 0;) {
-        for (size_t c = 0; c < w; c++) x[k * w + c] /= root[k * m + k];
-        for (size_t i = 0; i < k; i++) {
-            const double f = root[k * m + i];
-            for (size_t c = 0; c < w; c++) x[i * w + c] -= f * x[k * w + c];
-        }
-    }
 }
 
 // Normal equations double[w][w] of d[m][w].  Coefficients from 1 to `held` are normal with sd `prior`, the rest are free.

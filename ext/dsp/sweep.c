@@ -2,6 +2,9 @@
 // sweep.c -- from inputs to derivations, and from sweeps to sums.
 #include "kernels.h"
 #include "lanes.h"
+#ifdef DSP_WIDE
+#include <immintrin.h>
+#endif
 
 // derive: y[r][k] = x[r][plus[k]] - x[r][minus[k]]
 //   x      in   float32[rows, stride_in]     inputs against the common reference
@@ -9,8 +12,40 @@
 //   plus   in   int32[stride_out]            column of x, or stride_in for "nothing" (zero); same for minus
 // Indices are checked once, when the montage is made; padding derivations are nothing - nothing = 0.
 enum { MAX_STRIDE = 256 };
+#ifdef DSP_WIDE
+// Up to 64 inputs are four vectors, out of which two permutations and a choice take any sixteen: 0.1 instead of 0.5 ns.
+DSP_WIDE DSP_INLINE __m512 pick(const __m512 *row, __m512i from, __mmask16 some) {
+    const __m512 low = _mm512_permutex2var_ps(row[0], from, row[1]);
+    const __m512 high = _mm512_permutex2var_ps(row[2], from, row[3]);
+    const __mmask16 upper = _mm512_test_epi32_mask(from, _mm512_set1_epi32(32));
+    return _mm512_maskz_mov_ps(some, _mm512_mask_mov_ps(low, upper, high));
+}
+
+DSP_WIDE static void derive_wide(const float *x, float *y, size_t rows, size_t stride_in, size_t stride_out,
+                                 const int32_t *plus, const int32_t *minus) {
+    const __m512i nothing = _mm512_set1_epi32((int)stride_in);
+    for (size_t k = 0; k < stride_out; k += 16) {
+        const __m512i p = _mm512_loadu_si512(plus + k), m = _mm512_loadu_si512(minus + k);
+        const __mmask16 has_p = _mm512_cmpneq_epi32_mask(p, nothing), has_m = _mm512_cmpneq_epi32_mask(m, nothing);
+        for (size_t r = 0; r < rows; r++) {
+            const float *at = x + r * stride_in;
+            __m512 row[4];
+            DSP_UNROLL for (size_t v = 0; v < 4; v++) row[v] = 16 * v < stride_in ? _mm512_loadu_ps(at + 16 * v)
+                                                                                : _mm512_setzero_ps();
+            _mm512_storeu_ps(y + r * stride_out + k, _mm512_sub_ps(pick(row, p, has_p), pick(row, m, has_m)));
+        }
+    }
+}
+#endif
+
 void derive(const float *x, float *y, size_t rows, size_t stride_in, size_t stride_out, const int32_t *plus,
             const int32_t *minus) {
+#ifdef DSP_WIDE
+    if (stride_in <= 64 && dsp_wide()) {
+        derive_wide(x, y, rows, stride_in, stride_out, plus, minus);
+        return;
+    }
+#endif
     float row[MAX_STRIDE + 1];
     row[stride_in] = 0;
     for (size_t r = 0; r < rows; r++, x += stride_in, y += stride_out) {

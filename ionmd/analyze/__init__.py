@@ -48,6 +48,11 @@ class Wave:
 
 def analyze(path: str | Path, definition: TestDefinition) -> dict[str, Any]:
     """The result of design 6 as plain data.  Raises ConfigError for a file or test that do not fit."""
+    if definition.filter.mains == "subtract":
+        raise ConfigError(
+            f"{definition.test.id}: filter.mains = subtract came; the mains is taken off sweeps before they are "
+            "averaged, and this file holds averages: set it to keep, or play the recording with `ionmd replay`"
+        )
     table = read_table(path)
     zero_ms, note = _time_zero(table, definition)
     waves = _waves(table, definition)

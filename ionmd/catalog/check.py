@@ -67,8 +67,10 @@ def check_test(d: TestDefinition, file: str) -> None:
         if d.epoch.baseline_ms is not None:
             c.window("epoch.baseline_ms", d.epoch.baseline_ms, span)
     _check_filter(c, "filter", d.filter, span)
+    _check_mains(c, "filter", d.filter, modality == "evoked", "only the sweeps of an average have it taken off")
     if d.causal is not None:
         _check_filter(c, "causal", d.causal, span)
+        _check_mains(c, "causal", d.causal, False, "a stream has no rest to learn it from")
         if d.causal.zero_phase and d.causal.kind != "none":
             raise c.wrong("causal.zero_phase", "true", "zero_phase = false: a stream has no future")
     if d.blank.method != "none":
@@ -106,6 +108,15 @@ def _check_filter(c: _Checker, key: str, f: Filter, span: tuple[float, float]) -
     c.number(f"{key}.notch_hz", f.notch_hz, 0.0, 1000.0, "Hz (0: no notch)")
     if f.span_ms is not None:
         c.window(f"{key}.span_ms", f.span_ms, span)
+
+
+def _check_mains(c: _Checker, key: str, f: Filter, possible: bool, why: str) -> None:
+    if f.mains == "subtract" and not possible:
+        raise c.wrong(f"{key}.mains", "subtract", f"keep: {why}")
+    if f.mains == "subtract" and f.notch_hz > 0.0:
+        raise c.wrong(f"{key}.notch_hz", f.notch_hz, "0 with mains = subtract: one or the other")
+    if f.mains_hz not in (0.0, 50.0, 60.0) or (f.mains_hz and f.mains == "keep"):
+        raise c.wrong(f"{key}.mains_hz", f.mains_hz, "50 or 60 Hz with mains = subtract, else 0")
 
 
 def _check_average(c: _Checker, d: TestDefinition, span: tuple[float, float]) -> None:

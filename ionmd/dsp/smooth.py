@@ -27,9 +27,18 @@ def weights(sigma: float) -> F64:
     return out
 
 
-def gaussian(x: F64, sigma: float) -> F64:
-    """`x` smoothed by a Gaussian of `sigma` samples."""
-    return _symmetric(np.asarray(x, np.float64), weights(sigma), float(x[0]), float(x[-1]))
+def gaussian(x: F64, sigma: float, span: tuple[int, int] | None = None) -> F64:
+    """`x` smoothed by a Gaussian of `sigma` samples; with a span only those columns are, the rest stays as it is."""
+    x = np.asarray(x, np.float64)
+    kernel = weights(sigma)
+    if span is None:
+        return _symmetric(x, kernel, float(x[0]), float(x[-1]))
+    start, stop = max(0, span[0]), min(len(x), span[1])
+    lo, hi = max(0, start - len(kernel)), min(len(x), stop + len(kernel))
+    out = x.copy()
+    if start < stop:
+        out[start:stop] = _symmetric(x[lo:hi], kernel, float(x[lo]), float(x[hi - 1]))[start - lo : stop - lo]
+    return out
 
 
 def autocovariance(r: F64, sigma: float, lags: int | None = None) -> F64:

@@ -112,11 +112,11 @@ def _smoothed(
     distance = _expected_distance(rules) / dt_ms
     if share <= 0.0 or distance <= 0.0:
         return None
-    curve, placing = mean_uv, noise
+    curve, sigma = mean_uv, 0.0
     for _ in range(3):
         sigma = share * distance
-        curve, placing = smooth.gaussian(mean_uv, sigma), noise.smoothed(sigma)
-        found = waves.label(curve, in_samples, bounds, _dust(placing))
+        curve = smooth.gaussian(mean_uv, sigma, bounds)
+        found = waves.label(curve, in_samples, bounds, _smooth_dust(noise, sigma))
         places = sorted(w.peak.position for w in found if w.peak is not None and w.rule.order > 0)
         if len(places) < 2:
             break
@@ -124,7 +124,7 @@ def _smoothed(
         if abs(nearest - distance) < 0.02 * distance:
             break
         distance = nearest
-    return _plain(curve, placing)
+    return _plain(curve, noise.smoothed(sigma))
 
 
 def _matched(
@@ -172,6 +172,13 @@ def _template(shape: WaveShape, spec: Filter, dt_ms: float) -> matched.Template:
 
 def _dust(noise: NoiseEstimate) -> float:
     return 0.5 * noise.residual_uv if noise.known else NOTHING_UV
+
+
+def _smooth_dust(noise: NoiseEstimate, sigma: float) -> float:
+    """`_dust` of the noise after a smoother, without the rest of it."""
+    if not noise.known:
+        return NOTHING_UV
+    return 0.5 * math.sqrt(max(0.0, float(smooth.autocovariance(noise.autocovariance, sigma, 1)[0])))
 
 
 def _expected_distance(rules: list[MarkerRule]) -> float:

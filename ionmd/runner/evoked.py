@@ -22,6 +22,7 @@ from ionmd.dsp.blank import blank_sweep
 from ionmd.dsp.derive import Montage
 from ionmd.dsp.design import design, filter_id
 from ionmd.dsp.history import History
+from ionmd.dsp.mains import MainsTrack
 from ionmd.dsp.noise import estimate
 from ionmd.dsp.zerophase import filter_average
 from ionmd.events import SweepSeen
@@ -31,7 +32,7 @@ from ionmd.modality.place import prepare
 from ionmd.model import AverageResult, Block, Reading, Source, encode_curve
 from ionmd.runner.base import Pending, Report, Run, Span, SubAverage
 from ionmd.runner.plan import Channel, plan_sweep
-from ionmd.runner.stream import CausalStream
+from ionmd.runner.stream import BREAK, CausalStream
 from ionmd.runner.sub import Sealed, Shelf, Sub, Typical, join, weight_of
 from ionmd.stim.delivery import Delivery, StimulusTally
 from ionmd.testdef import TestDefinition
@@ -50,7 +51,7 @@ class EvokedRun(Run):
 
     def __init__(
         self, definition: TestDefinition, channels: list[Channel], rate_hz: float, source: Source, stride_in: int,
-        own_rate_hz: float | None, causal: bool = True,
+        own_rate_hz: float | None, causal: bool = True, mains_hz: float = 50.0,
     ) -> None:
         super().__init__(definition, channels, rate_hz, source)
         self.plan = plan_sweep(definition, rate_hz)
@@ -58,10 +59,17 @@ class EvokedRun(Run):
         self._montage = Montage([c.plus for c in channels], [c.minus for c in channels], stride_in)
         self._d, self._stride = len(channels), self._montage.stride
         self._sos = design(definition.filter, rate_hz)
+        subtract, mains_hz = definition.filter.mains == "subtract", definition.filter.mains_hz or mains_hz
         self.filter_id = filter_id(
             self._sos, "zero" if definition.filter.zero_phase else "forward", "odd",
-            (self.plan.start, self.plan.stop, rate_hz), (*(self.plan.blank or ()), definition.blank.method),
+            (self.plan.start, self.plan.stop, rate_hz),
+            (*(self.plan.blank or ()), definition.blank.method, *(("mains", mains_hz) if subtract else ())),
         )
+        self._mains = MainsTrack(self._d, rate_hz, mains_hz) if subtract else None
+        self._derived = np.zeros((0, self._stride), np.float32)
+        self._removed = np.zeros(self._d)  # of the newest sweep, mean square
+        ends_ms = [response_window(definition, x)[1] for x in self.labels]
+        self._answered = round(max(ends_ms, default=0.0) * rate_hz / 1000.0)  # samples after a stimulus
         keep_s = (self.plan.stop - self.plan.start) / rate_hz + 0.5
         self._causal = None
         if causal and definition.average.reject_uv is not None:
@@ -95,19 +103,40 @@ class EvokedRun(Run):
     def feed(self, block: Block, artefacts: list[Span], muted: str = "") -> list[Report]:
         if self._causal is not None:
             self._causal.note(block, artefacts)
+        if self._mains is not None:
+            self._learn(self._mains, block, artefacts, muted)
         return []
+
+    def _learn(self, mains: MainsTrack, block: Block, artefacts: list[Span], muted: str) -> None:
+        """The mains of a block, outside every stimulus and what answers it."""
+        if block.gap and block.gap & BREAK:
+            mains.forget()
+        for span in artefacts:
+            mains.hide(span.start, max(span.stop, span.start + self._answered))
+        if muted:
+            mains.hide(block.first, block.first + block.n)
+        if len(self._derived) <= block.n:
+            self._derived = np.zeros((block.n + 1, self._stride), np.float32)
+        self._montage.apply(block.uv, block.n, self._derived)
+        mains.feed(block.first, self._derived, block.n)
 
     def expect(self, delivery: Delivery, zero: int) -> list[Report]:
         if not delivery.ok:
             self._current.tally.add(delivery, self._polarity)
             self._count("stimulus")
             return [Report(sweeps=[self._seen(zero, [], "stimulus")])]
-        self._pending.append(Pending(delivery, zero))
+        self._await(Pending(delivery, zero))
         return []
 
     def expect_trigger(self, zero: int) -> None:
         """A trigger of a recording: there is no delivery to verify."""
-        self._pending.append(Pending(Delivery(0, self.id, 0, 0, 0, zero), zero))
+        self._await(Pending(Delivery(0, self.id, 0, 0, 0, zero), zero))
+
+    def _await(self, pending: Pending) -> None:
+        self._pending.append(pending)
+        if self._mains is not None:
+            blank = self.plan.blank or (0, 0)
+            self._mains.hide(pending.zero + min(0, blank[0]), pending.zero + self._answered)
 
     @property
     def _polarity(self) -> str:
@@ -179,6 +208,12 @@ class EvokedRun(Run):
         accept = np.ones(self._d, np.uint8)
         history.view(first, plan.n, self._inputs)
         self._montage.apply(self._inputs, plan.n, self._sweep)
+        if self._mains is not None:
+            removed = self._mains.remove(self._sweep, first, plan.n)
+            if removed is None:
+                self._count("mains")
+                return self._seen(zero, [], "mains"), []
+            self._removed = removed
         if plan.blank is not None:
             a, b = max(0, plan.blank[0] - plan.start), min(plan.n, plan.blank[1] - plan.start)
             blank_sweep(self._sweep[: plan.n], a, b, self.definition.blank.method)
@@ -201,6 +236,8 @@ class EvokedRun(Run):
         if not sub.most:
             sub.first = zero
         sub.add(self._sweep[: plan.n], accept, self._power, kinds)
+        if self._mains is not None:
+            sub.mains += np.where(accept[: self._d] > 0, self._removed, 0.0)
         for d in np.flatnonzero(accept).tolist():
             sub.accepted[d] = (sub.accepted[d][0] or zero, stop - 1)
         if pending.delivery.marks:
@@ -301,6 +338,13 @@ class EvokedRun(Run):
                 report = self._finish_average(report, so_far)
         return report
 
+    def _mains_uv(self, subs: list[Sealed], d: int) -> float | None:
+        """Rms of the mains that was taken off the accepted sweeps; None when it is left in."""
+        n = sum(int(s.counts[d]) for s in subs)
+        if self._mains is None or n == 0:
+            return None
+        return round(math.sqrt(sum(float(s.mains[d]) for s in subs) / n), 3)
+
     def _finish_average(self, report: Report, measured: _Measurement | None = None) -> Report:
         self._averages += 1
         subs, self._whole = self._whole, []
@@ -365,6 +409,7 @@ class EvokedRun(Run):
                     tried - n, source, self.filter_id, stimulus, measured.markers, measured.measures,
                     measured.snr_db, measured.residual_noise_uv, measured.reproducibility, kind, average_id,
                     rejected_reasons=dict(reasons), sweeps_needed=sweeps_needed(self.definition, measured, n),
+                    mains_uv=self._mains_uv(subs, d),
                 )
             )
         most = int(averaged.n[: self._d].max(initial=0))

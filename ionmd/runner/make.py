@@ -19,7 +19,7 @@ def make_run(
     """Raises ConfigError for a modality that has no runner."""
     modality = definition.test.modality
     if modality == "evoked":
-        return EvokedRun(definition, channels, rate_hz, source, stride_in, own_rate_hz)
+        return EvokedRun(definition, channels, rate_hz, source, stride_in, own_rate_hz, mains_hz=mains_hz)
     if modality in ("motor", "tof", "temg"):
         return SweepRun(definition, channels, rate_hz, source, stride_in)
     if modality == "emg":

@@ -24,7 +24,7 @@ from ionmd.runner.base import Span
 from ionmd.runner.plan import Channel
 from ionmd.testdef import Filter
 
-_BREAK = Gap.LOST | Gap.SESSION
+BREAK = Gap.LOST | Gap.SESSION
 
 
 class CausalStream:
@@ -46,7 +46,7 @@ class CausalStream:
 
     def note(self, block: Block, artefacts: Sequence[Span]) -> None:
         """Take down what `follow` must know of this block: artefacts to hold, and whether the stream breaks."""
-        if self._at is None or (block.gap and block.gap & _BREAK):
+        if self._at is None or (block.gap and block.gap & BREAK):
             self._at, self._fresh = block.first, True
             self._spans.clear()
         for span in artefacts:
@@ -72,7 +72,7 @@ class CausalStream:
         """Filter the block; rows 0..block.n of the result are valid until the next call.
 
         spans  row ranges [start, stop) of this block to hold at the last good value"""
-        if block.gap and block.gap & _BREAK:  # an input that clips is no reason to restart the others
+        if block.gap and block.gap & BREAK:  # an input that clips is no reason to restart the others
             self._fresh = True
         return self._filter(block.uv, block.first, block.n, spans)
 

@@ -70,6 +70,7 @@ class Sub:
         self.tally = StimulusTally()
         self.first = self.last = self.tried = self.most = 0
         self.rejected: Counter[str] = Counter()
+        self.mains = np.zeros(self.derivations)  # sum of the mean squares that were taken off
 
     def _block(self, kind: int) -> SweepSum:
         if kind not in self._sums:
@@ -111,6 +112,7 @@ class Sealed:
     tried: int
     most: int
     rejected: Counter[str]
+    mains: F64
 
     @property
     def mean(self) -> F64:
@@ -148,7 +150,7 @@ class Shelf:
         counts = np.add.reduce([p.count for p, _ in parts]).sum(axis=0)
         sealed = Sealed(
             parts, curves, spread, counts, sub.accepted, sub.tally, sub.first, sub.last, sub.tried, sub.most,
-            sub.rejected,
+            sub.rejected, sub.mains,
         )
         self._lent.append(sealed)
         sub.clear()
