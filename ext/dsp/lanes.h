@@ -45,6 +45,7 @@ typedef float   f16 __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int32_t i16 __attribute__((vector_size(64), aligned(4), may_alias));
 typedef uint8_t b64 __attribute__((vector_size(64), aligned(1), may_alias));
 typedef int64_t l4  __attribute__((vector_size(32), aligned(8), may_alias));
+typedef int64_t l8  __attribute__((vector_size(64), aligned(8), may_alias));
 typedef uint8_t b16 __attribute__((vector_size(16), aligned(1), may_alias));
 typedef uint8_t b32 __attribute__((vector_size(32), aligned(1), may_alias));
 
