@@ -70,6 +70,8 @@ install:
 	install -D -m 644 systemd/ionmd.sysusers $(DESTDIR)/usr/lib/sysusers.d/ionmd.conf
 	install -D -m 644 systemd/ionmd.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/ionmd.conf
 	install -D -m 640 systemd/ionmd.toml $(DESTDIR)/etc/ionmd/ionmd.toml
+	install -d $(DESTDIR)/usr/share/doc/ionmd
+	cp -r docs/. $(DESTDIR)/usr/share/doc/ionmd/
 	$(PYTHON) -m pip install --root-user-action=ignore --ignore-installed --prefix=/usr --root=$(or $(DESTDIR),/) .
 
 clean:
