@@ -45,6 +45,9 @@ _decode_event = msgspec.json.Decoder(Event).decode
 _decode_hello = msgspec.json.Decoder(Hello).decode
 
 
+LOOK_S = 0.5
+
+
 class _Wire:
     """A connected socket, read by lines or by bytes, with a deadline."""
 
@@ -94,10 +97,14 @@ class _Wire:
         return data
 
     def _more(self, deadline: float | None) -> bytes | None:
-        left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-        ready, _, _ = select.select([self.sock], [], [], left)
-        if not ready:
-            return None
+        while True:
+            left = LOOK_S if deadline is None else max(deadline - time.monotonic(), 0.0)
+            # no wait is endless: a signal just before it would be seen only when the next bytes come
+            ready, _, _ = select.select([self.sock], [], [], min(left, LOOK_S))
+            if ready:
+                break
+            if deadline is not None and left <= LOOK_S:
+                return None
         try:
             data = self.sock.recv(256 * 1024)
         except OSError:
