@@ -116,6 +116,18 @@ def test_a_speed_that_is_none_is_refused(speed):
     assert ionmd("run", "--simulate", "quiet", "--speed", speed).exit_code == 2
 
 
+@pytest.mark.parametrize("command", [
+    ("threshold", "temg_probe", "--from"), ("stim", "confirm", "token"),
+    ("alarm", "pause", "--reason", "x", "--seconds"),
+    ("marker", "set", "ssep_median_left", "CP4-Fpz", "N20", "--reason", "x"),
+    ("stim", "arm", "--output", "tes", "--site", "C3/C4", "--width-us", "75", "--amplitude-v"),
+])  # fmt: skip
+@pytest.mark.parametrize("number", ["nan", "inf", "1e999", "ten"])
+def test_a_number_that_json_cannot_carry_is_refused_and_never_taken_for_none(command, number):
+    result = ionmd(*command, number)
+    assert result.exit_code == 2 and f"'{number}' came, a finite number was expected" in result.output
+
+
 def test_a_waveform_is_as_high_as_its_values():
     assert waveform([-1.0, -1.0, 1.0, 1.0]) == "\u28c0\u2809"
     assert waveform([]) == ""

@@ -135,7 +135,7 @@ def test_a_refusal_carries_the_units_word_and_leaves_no_token(running):
     running.control.load_and_arm(3, ONE, 10_000)
     running.control.fire(3, 1, 500)
     assert running.drain() == ["load"]
-    assert [(t.what, t.slot, t.reason) for t in running.troubles] == [("arm", 3, "LIMIT"), ("fire", 3, "")]
+    assert [(t.what, t.slot, t.reason) for t in running.troubles] == [("arm", 3, "LIMIT"), ("fire", 3, "TOKEN")]
 
 
 def test_after_the_unit_is_gone_every_job_is_refused_and_off_is_harmless(running):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from interlock_rig import RATE, StimRoom, refusal
 
 from ionmd.client import Client
+from ionmd.errors import Refused
 
 FORBIDDEN, INTERLOCK, LIMIT, LEASE_HELD, NO_CASE, INVALID, PARSE_ERROR = 1001, 1002, 1003, 1004, 1006, -32602, -32700
 ARM = {"output": "median_left", "site": "wrist", "amplitude_ma": 15.0, "width_us": 200}
@@ -242,6 +243,49 @@ def test_a_confirmed_step_fires(room):
     client.call("stim.confirm", token=answer["token"], amplitude=590.0)
     client.call("stim.fire", token=answer["token"])
     room.wait(lambda: room.pulses() == 5)
+
+
+def test_a_wrong_repetition_takes_back_what_is_under_way_and_nothing_else(room):
+    client, lease = room.technologist()
+    client.call("test.start", tests=["ssep_median_left"], lease=lease)
+    room.wait(lambda: room.pulses() >= 2)
+    token = client.call("stim.arm", lease=lease, **TES)["token"]
+    client.call("stim.fire", token=token)
+    with pytest.raises(Refused, match="destroyed"):
+        client.call("stim.confirm", token=token, amplitude=310.0)
+    before = room.pulses()
+    room.settle(12_000)
+    assert before < room.pulses() <= before + 5  # the cycle goes on at some 2.5 Hz; the train of five did not come
+    assert room.stim_state() == ARMED and not [d for t, d in room.events if t == "alarm"]
+    again = client.call("stim.arm", lease=lease, **TES)["token"]
+    client.call("stim.fire", token=again)  # nothing was delivered, so no gap has to pass
+
+
+def test_a_wrong_repetition_leaves_the_cycle_on_the_same_output_running(room):
+    client, lease = room.technologist()
+    client.call("test.start", tests=["ssep_median_left"], lease=lease)
+    room.wait(lambda: room.pulses() >= 2)
+    token = client.call("stim.arm", lease=lease, **ARM)["token"]
+    client.call("stim.fire", token=token)
+    with pytest.raises(Refused, match="destroyed"):
+        client.call("stim.confirm", token=token, amplitude=16.0)
+    before = room.pulses()
+    room.settle(15_000)
+    assert before < room.pulses() and not [d for t, d in room.events if t == "alarm"]
+
+
+def test_impedances_wait_for_what_may_stimulate_and_for_nothing_else(room):
+    client, lease = room.technologist()
+    client.call("test.start", tests=["ssep_median_left"], lease=lease)
+    with pytest.raises(Refused, match="ssep_median_left may stimulate"):
+        client.call("impedance.measure")
+    client.call("stim.off")  # the test still runs, but its output stays off until it is started again
+    client.call("stim.arm", lease=lease, **ARM)
+    with pytest.raises(Refused, match="a delivery is armed"):
+        client.call("impedance.measure")
+    room.demo.rush = room.daemon.room.now + 10 * RATE + 500
+    room.wait(lambda: room.daemon.room.now > room.demo.rush)
+    assert client.call("impedance.measure")["electrodes"]
 
 
 # ---------------------------------------------------------------- trips

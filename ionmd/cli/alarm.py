@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ionmd.cli.common import as_json, ask, by, clean, done, places, show_json
+from ionmd.cli.common import as_json, ask, by, clean, done, number, places, show_json
 from ionmd.cli.status import alarm_line
 
 
@@ -54,7 +54,7 @@ def ack(alarm_id: str, name: str, reason: str, socket: str | None, as_json: bool
 
 
 @alarm.command("pause")
-@click.option("--seconds", type=float, default=60.0, show_default=True, help="At most 120.")
+@click.option("--seconds", type=number, default=60.0, show_default=True, help="At most 120.")
 @click.option("--reason", required=True)
 @by
 @as_json

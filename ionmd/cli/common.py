@@ -6,6 +6,7 @@ Always: text that came over the socket cannot move the cursor; JSON is one objec
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +30,17 @@ def places(command: F) -> F:
     state = click.option("--state-dir", metavar="DIR", help="Where the record is; default: $STATE_DIRECTORY, ...")
     sock = click.option("--socket", metavar="PATH", help="The daemon's socket; default: $IONMD_SOCKET, ...")
     return sock(state(command))
+
+
+def number(value: str) -> float:
+    """Type of an option: a float that JSON can carry.  NaN would arrive as null, which means "not given"."""
+    try:
+        found = float(value)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise click.BadParameter(f"{value!r} came, a finite number was expected")
+    return found
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")

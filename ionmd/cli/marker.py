@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ionmd.cli.common import as_json, ask, by, done, places
+from ionmd.cli.common import as_json, ask, by, done, number, places
 
 
 @click.group()
@@ -16,8 +16,8 @@ def marker() -> None:
 @click.argument("test")
 @click.argument("derivation")
 @click.argument("label")
-@click.argument("latency_ms", type=float)
-@click.option("--amplitude-uv", type=float)
+@click.argument("latency_ms", type=number)
+@click.option("--amplitude-uv", type=number)
 @click.option("--reason", required=True)
 @click.option("--reading", metavar="ID", help="Default: the latest of the derivation.")
 @by

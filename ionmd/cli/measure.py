@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ionmd.cli.common import as_json, ask, by, lease_id, places, show_json, table
+from ionmd.cli.common import as_json, ask, by, lease_id, number, places, show_json, table
 from ionmd.cli.story import threshold_line
 
 SEARCH_S = 600.0
@@ -12,9 +12,9 @@ SEARCH_S = 600.0
 
 @click.command()
 @click.argument("test")
-@click.option("--from", "start", type=float, metavar="X", help="In the unit of the output; default: the test's own.")
-@click.option("--to", "stop", type=float, metavar="X")
-@click.option("--step", type=float, metavar="X")
+@click.option("--from", "start", type=number, metavar="X", help="In the unit of the output; default: the test's own.")
+@click.option("--to", "stop", type=number, metavar="X")
+@click.option("--step", type=number, metavar="X")
 @click.option("--lease", metavar="ID", help="Default: $IONMD_LEASE.")
 @by
 @as_json

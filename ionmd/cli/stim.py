@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ionmd.cli.common import as_json, ask, by, clean, done, lease_id, places, show_json, table
+from ionmd.cli.common import as_json, ask, by, clean, done, lease_id, number, places, show_json, table
 
 lease_option = click.option("--lease", metavar="ID", help="Default: $IONMD_LEASE.")
 
@@ -59,14 +59,14 @@ def reset(reason: str, lease: str | None, by: str, socket: str | None, as_json: 
 @stim.command("arm")
 @click.option("--output", required=True, metavar="O", help="Output of the template's stimulator table.")
 @click.option("--site", required=True, metavar="S", help="Where it goes into the body.")
-@click.option("--amplitude-ma", type=float, metavar="X")
-@click.option("--amplitude-v", type=float, metavar="X")
+@click.option("--amplitude-ma", type=number, metavar="X")
+@click.option("--amplitude-v", type=number, metavar="X")
 @click.option("--width-us", type=int, required=True, metavar="W")
 @click.option("--polarity", default=None,
               type=click.Choice(["monophasic", "biphasic", "anodal", "cathodal", "alternating"]))  # fmt: skip
 @click.option("--count", type=int, help="Pulses of one delivery; default: 1.")
-@click.option("--interval-ms", type=float, help="Between the pulses of one delivery.")
-@click.option("--rate-hz", type=float, help="Deliveries per second; default: one delivery.")
+@click.option("--interval-ms", type=number, help="Between the pulses of one delivery.")
+@click.option("--rate-hz", type=number, help="Deliveries per second; default: one delivery.")
 @lease_option
 @by
 @as_json
@@ -96,7 +96,7 @@ def arm(output: str, site: str, amplitude_ma: float | None, amplitude_v: float |
 
 @stim.command("confirm")
 @click.argument("token")
-@click.argument("amplitude", type=float)
+@click.argument("amplitude", type=number)
 @by
 @as_json
 @places

@@ -184,8 +184,12 @@ def impedance(desk: Desk, p: ImpedanceMeasure, caller: Caller) -> object:
     room = desk.room
     room.need_streaming()
     room.stimulation.need_device()
-    if any(s.running and s.stimulates for s in room.tests.values()) or room.stimulation.manual is not None:
-        raise Refused("stimulation is running or armed: stop it before measuring impedances", INTERLOCK)
+    _need_no_search(desk)
+    if room.stimulation.armed is not None:
+        raise Refused("a delivery is armed: `ionmd stim off`, or wait 10 s, before measuring impedances", INTERLOCK)
+    running = [s.id for s in room.tests.values() if s.stimulating]
+    if running:
+        raise Refused(f"{', '.join(running)} may stimulate: stop them before measuring impedances", INTERLOCK)
     by_label = {e.label: e.input for e in room.electrodes.values()}
     unknown = [e for e in p.electrodes if e not in by_label]
     if unknown:

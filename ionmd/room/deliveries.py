@@ -28,7 +28,7 @@ MISSING_AFTER_MS = 1000
 # A muscle of a nerve that is stimulated for an evoked response has answered (M wave) and is quiet again by then.
 MUSCLE_ANSWER_MS = 30.0
 REASONS = {
-    7: "the arm token was spent or had expired", 8: "a repeated request", 9: "the request came too late",
+    7: "its arm token was spent, had expired or never came", 8: "a repeated request", 9: "the request came too late",
     10: "the watchdog", 11: "the stimulator had tripped", 13: "too soon after the last delivery",
     14: "delivered less than set: open circuit or compliance",
     15: "delivered more, longer or the other way than set", 16: "a stray pulse",
@@ -185,17 +185,17 @@ class Deliveries:
         for state in self._tests_on(output):
             self._room.monitoring.unblock(state.id, "stimulus not delivered", self._room.now)
 
-    def _not_delivered(self, delivery: Delivery) -> None:
+    def _not_delivered(self, delivery: Delivery, text: str = "") -> None:
         failed = self._failed[delivery.output] = self._failed.get(delivery.output, 0) + 1
         if failed < FAILED_IN_A_ROW and delivery.refused != 14:
             return
         room = self._room
         states = self._tests_on(delivery.output)
         name = states[0].output.name if states and states[0].output else f"output {delivery.output}"
-        why = REASONS.get(delivery.refused, "delivered less than set: open circuit or compliance")
+        why = REASONS.get(delivery.refused) or text or (REASONS[14] if delivery.marks else f"reason {delivery.refused}")
         unit = "V" if delivery.volts else "mA"
-        got = "nothing" if delivery.worst is None else f"{abs(delivery.worst):g} {unit}"
-        asked = f"{abs(delivery.marks[0].set):g} {unit}" if delivery.marks else "a pulse"
+        got = "no pulse came" if delivery.worst is None else f"{abs(delivery.worst):g} {unit} measured"
+        asked = f"{abs(delivery.marks[0].set if delivery.marks else delivery.set):g} {unit}"
         for state in states:
             if delivery.refused in (7, 14, 22):  # the device aborted this output and destroyed its tokens
                 state.suspended = why
@@ -203,7 +203,7 @@ class Deliveries:
         room.technical.raised(
             "stimulus.not-delivered", str(delivery.output),
             f"Stimulus not delivered on {name}: {why}. Check lead and electrodes, then start the test again.",
-            "high", [f"{asked} set, {got} measured"], states[0].id if states else "",
+            "high", [f"{asked} set, {got}"], states[0].id if states else "",
             [label for s in states for label in (s.run.labels if s.run else [])],
         )
 
@@ -221,16 +221,16 @@ class Deliveries:
         )
         self._room.stimulation.stopped("a stray pulse")
 
-    def not_accepted(self, nonce: int, reason: str) -> None:
-        """The device refused a fire request outright: there will be no mark."""
+    def not_accepted(self, nonce: int, reason: str, text: str) -> None:
+        """The device refused a fire request outright (`reason`: its word, perhaps none): there will be no mark."""
         delivery = self.ledger.withdraw(nonce)
         if delivery is not None and not delivery.cancelled:
             code = {"TOKEN": 7, "LATE": 9, "TRIPPED": 11, "RATE": 13, "CAUTERY": 25}.get(reason, 6)
             delivery.ended, delivery.refused = True, code
             if self._hand_held(delivery):
-                self._unanswered(delivery.test, REASONS.get(code, reason))
+                self._unanswered(delivery.test, REASONS.get(code, text))
             elif code != 25:
-                self._not_delivered(delivery)
+                self._not_delivered(delivery, text)
 
     def _hand_held(self, delivery: Delivery) -> bool:
         state = self._room.tests.get(delivery.test)

@@ -86,8 +86,7 @@ def _lease_lost(room: Room, details: dict[str, Any]) -> None:
 
 
 def _disarmed(room: Room, details: dict[str, Any]) -> None:
-    room.stimulation.manual = None
-    room.control.off()
+    room.stimulation.disarm()
 
 
 FACTS: dict[str, Callable[[Room, dict[str, Any]], None]] = {
@@ -101,5 +100,5 @@ FACTS: dict[str, Callable[[Room, dict[str, Any]], None]] = {
     "device_refused": _device_refused,  # the fields of Trouble
     "stim_off": _stim_off,  # reason
     "lease_lost": _lease_lost,  # reason
-    "disarmed": _disarmed,  # a wrong repetition of the amplitude destroyed the arm token
+    "disarmed": _disarmed,  # a wrong repetition of the amplitude destroyed the arm token; the cycle goes on
 }

@@ -80,8 +80,7 @@ class Stimulation:
         before = self.lease.holder
         lease = self.lease.acquire(holder, self._room.clock_s(), take)
         if before is not None and before != holder and self.manual is not None and self.manual.next_sample is None:
-            self._room.control.abort(self.manual.output.jack)
-            self.manual = None
+            self.disarm()
         return lease
 
     def lost(self, reason: str) -> None:
@@ -180,7 +179,7 @@ class Stimulation:
     def on_trouble(self, trouble: Trouble) -> None:
         """A request to the device failed (control thread's word)."""
         if trouble.what == "fire":
-            self._room.deliveries.not_accepted(trouble.nonce, trouble.reason)
+            self._room.deliveries.not_accepted(trouble.nonce, trouble.reason, trouble.text)
         elif trouble.what == "arm":
             name = next((s.id for s in self._room.tests.values() if s.running and s.slot == trouble.slot % 7), "")
             self._room.technical.raised(
@@ -271,6 +270,29 @@ class Stimulation:
     def hold(self, arm: ManualArm) -> None:
         self.manual = arm
 
+    def disarm(self) -> None:
+        """Take back what a person armed; its output ends what it does, everything else goes on."""
+        arm, self.manual = self.manual, None
+        if arm is None:
+            return
+        room = self._room
+        room.control.abort(arm.output.jack)
+        room.deliveries.ledger.cancel(output=arm.output.jack)
+        for state in room.tests.values():
+            if state.output is None or state.output.jack != arm.output.jack or not state.stimulating:
+                continue
+            if state.continuous:
+                self.arm(state)  # the abort took its token as well
+            elif self._fired.get(state.id, 0) > room.now:
+                del self._fired[state.id]  # it will not come: no gap after it
+
+    @property
+    def armed(self) -> ManualArm | None:
+        """What a person armed and may still be delivered."""
+        arm = self.manual
+        expired = arm is not None and arm.next_sample is None and self._room.now > arm.expires
+        return None if expired else arm
+
     def new_token(self) -> str:
         return secrets.token_hex(6)
 
@@ -279,7 +301,7 @@ class Stimulation:
         arm = self.manual
         if arm is None or arm.token != token:
             raise Refused("this arm token is not in force: it was spent, replaced or stopped; arm again", INTERLOCK)
-        if arm.next_sample is None and self._room.now > arm.expires:
+        if self.armed is None:
             self.manual = None
             raise Refused("the arm token expired (10 s); arm again", INTERLOCK)
         return arm

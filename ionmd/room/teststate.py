@@ -71,6 +71,11 @@ class TestState:
         return self.definition.stimulus is not None and self.output is not None
 
     @property
+    def stimulating(self) -> bool:
+        """Its output is, or may be, stimulated now."""
+        return self.running and self.stimulates and not self.suspended
+
+    @property
     def continuous(self) -> bool:
         """Stimulated at a rate, in the interleaved cycle; the others deliver on demand."""
         stimulus = self.definition.stimulus

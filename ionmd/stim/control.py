@@ -102,7 +102,7 @@ class Control:
         def job(stimulator: Stimulator) -> None:
             token = self._tokens.get(slot)
             if token is None:
-                raise Refused(f"slot {slot} is not armed", INTERLOCK)
+                raise DeviceRefused(f"slot {slot} is not armed", "TOKEN")
             stimulator.fire(token, nonce, at_sample)
 
         def failed(error: IonmdError) -> None:

@@ -82,10 +82,11 @@ class Ledger:
             del self._open[d.nonce]
         return [d for d in late if not d.cancelled]
 
-    def cancel(self, test: str | None = None) -> None:
-        """After stim off, a new setting or a lost device: what is on its way may come or not."""
+    def cancel(self, test: str | None = None, output: int | None = None) -> None:
+        """After stim off, a new setting or a lost device: what is on its way (all, or of one test or output) may come
+        or not."""
         for delivery in self._open.values():
-            if test is None or delivery.test == test:
+            if test in (None, delivery.test) and output in (None, delivery.output):
                 delivery.cancelled = True
 
     def withdraw(self, nonce: int) -> Delivery | None:
