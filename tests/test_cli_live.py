@@ -110,7 +110,8 @@ def test_who_may_not_have_the_lease_has_not_attended_and_take_hands_it_over_with
     second = live.spawn("attend", "--as", "Lee", "--take")
     assert second.stdout.readline().strip() != lease and holder(live) == "Lee"
     assert live.ask("stim.status")["outputs"][0]["state"] == "stimulating"
-    assert first.wait(30) == 4 and "does not hold" in first.stderr.read()
+    assert first.wait(30) == 4 and "Lee holds the stimulation lease now" in first.stderr.read()
+    assert [p["name"] for p in live.ask("status")["persons"]] == ["Lee"]
     assert end(second)[0] == 0
     assert next(t for t in live.ask("status")["tests"] if t["test"] == "ssep_median_left")["reason"].startswith(
         "stimulation stopped"

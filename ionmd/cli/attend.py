@@ -90,9 +90,15 @@ def attend(name: str, credential: str, function: str, take: bool, socket: str | 
             click.echo(lease)
             click.echo(f"{clean(name)} attends; `export IONMD_LEASE={clean(lease)}`; Ctrl-C gives the lease back "
                        "and stops stimulation", err=True)  # fmt: skip
-        keep(client, lease, ended)
+        lost: Refused | None = None
+        try:
+            keep(client, lease, ended)
+        except Refused as error:
+            lost = error  # taken over, or the case was closed: NAME goes nevertheless
         if came:
             client.call("person.sign_out", timeout_s=WAIT_S, name=name)
+        if lost is not None:
+            raise lost
     if not as_json:
         click.echo("lease released, stimulation is off", err=True)
 

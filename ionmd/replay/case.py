@@ -80,7 +80,10 @@ def replay_case(case_dir: Path) -> Iterator[tuple[str, Any, int]]:
     """Replay; StorageError when the case cannot be read or was recorded before its configuration was journalled."""
     try:
         if not (case_dir / JOURNAL).is_file():
-            raise StorageError(f"{case_dir}: no {JOURNAL} is there; a case directory was expected (`ionmd case list`)")
+            raise StorageError(
+                f"{case_dir}: no {JOURNAL} is there; a case directory (`ionmd case list`) or a recording "
+                "(EDF, BDF, CSV) was expected"
+            )
         yield from _Replay(case_dir).run()
     except OSError as error:
         raise StorageError(f"{case_dir}: {error.strerror or error}: the case's files must be readable") from error

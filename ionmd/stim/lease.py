@@ -61,8 +61,11 @@ class Lease:
         return self.holder
 
     def keep_alive(self, lease_id: str, connection: int, now_s: float) -> None:
-        if self.holder is None or lease_id != self.id or connection != self.holder.connection:
-            raise Refused("this connection does not hold the stimulation lease", LEASE_HELD)
+        if self.holder is None:
+            raise Refused("nobody holds the stimulation lease any more: the case was closed, or the lease was lost; "
+                          "acquire it again", LEASE_HELD)  # fmt: skip
+        if lease_id != self.id or connection != self.holder.connection:
+            raise Refused(f"{self.holder.person or self.holder.uid} holds the stimulation lease now", LEASE_HELD)
         self._kept_s = now_s
 
     def release(self) -> None:
