@@ -11,6 +11,7 @@ DSP_FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-
 STREAMS = ["ext/dsp/iir.c", "ext/dsp/sweep.c", "ext/dsp/emg.c", "ext/decode/unpack.c"]
 DECODE = ["ext/decode/ionm1.c", "ext/decode/unpack.c", "ext/decode/crc32.c"]
 CURVES = [f"ext/dsp/{name}.c" for name in ("peaks", "match", "welch", "noise", "blend", "beta", "shape", "mains")]
+SHIM = ["paths", "wire", "session", "node", "usbfs"]
 C_FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra"]
 # `make check-sanitize`: kernels and decoder alone, in one version (dispatch comes before the sanitizer is ready)
 SANITIZE = bool(os.environ.get("IONMD_SANITIZE"))
@@ -36,8 +37,9 @@ extensions = cythonize(
 
 # A preload library, not a Python module; build_ext is merely the compiler that is at hand.
 extensions.append(
-    Extension("firmware_sim.shim._usbfs_shim", ["firmware_sim/shim/usbfs_shim.c"],
-              extra_compile_args=[*C_FLAGS, "-U_FORTIFY_SOURCE"], libraries=["dl", "pthread"])
+    Extension("firmware_sim.shim._usbfs_shim", [f"firmware_sim/shim/{name}.c" for name in SHIM],
+              depends=["firmware_sim/shim/shim.h"], extra_compile_args=[*C_FLAGS, "-U_FORTIFY_SOURCE"],
+              libraries=["dl", "pthread"])
 )
 
 if SANITIZE:

@@ -11,7 +11,7 @@ from bench.harness import WORKLOADS, Case, same
 from ionmd.dsp.design import butter_sos
 from ionmd.dsp.match import TemplateMatch
 from ionmd.dsp.spectrum import Welch
-from ionmd.dsp.waves import peaks
+from ionmd.dsp.waves import STRENGTH, peaks
 
 LEAST_UV = 0.1
 
@@ -44,7 +44,7 @@ def peak() -> Iterator[Case]:
 
         def ours(rows=rows, lo=lo, hi=hi):
             found = [peaks(w, -1, lo, hi - 1, (lo, hi), LEAST_UV) for w in rows]
-            best = [max(p, key=lambda x: x.prominence_uv) for p in found]
+            best = [max(p, key=STRENGTH) for p in found]
             return [(p.position, p.value_uv, p.prominence_uv) for p in best]
 
         same(ours(), theirs(), atol=1e-9)

@@ -1,6 +1,6 @@
 """The part of /sys/bus/usb and /dev/bus/usb that libusb reads, as ordinary files below a directory.
 
-In: plug and unplug of a bus id with its address and descriptors.  Out: files; usbfs_shim.c redirects libusb to them.
+In: plug and unplug of a bus id with its address and descriptors.  Out: files; paths.c redirects libusb to them.
 Always: a device directory appears and disappears in one rename, so that a scan never sees half of one; the node
 exists before the directory that leads to it.  A node holds the bus id, or `!13`: opening it fails with that errno.
 """

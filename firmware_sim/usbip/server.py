@@ -1,6 +1,6 @@
 """The USB/IP server: one thread, one loop, any number of devices.
 
-In: connections on a Unix socket or TCP loopback (a Linux kernel's vhci_hcd, or usbfs_shim.c), and a control socket.
+In: connections on a Unix socket or TCP loopback (a Linux kernel's vhci_hcd, or our shim), and a control socket.
 Out: the devices' answers.  Always: requests, time and data of all devices are handled by the thread in `run`, one
 after the other; the loop sleeps in poll until something is due; `call` and `stop` may come from any thread.
 """

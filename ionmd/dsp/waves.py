@@ -9,6 +9,7 @@ Waves with an order are chosen together, so that the whole chain fits best and n
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,9 @@ class Peak(msgspec.Struct, frozen=True):
     value_uv: float
     prominence_uv: float
     curvature: float
+
+
+STRENGTH = operator.attrgetter("prominence_uv")
 
 
 @dataclass(frozen=True)
@@ -78,16 +82,12 @@ def label(curve_uv: F64, rules: Sequence[WaveRule], bounds: tuple[int, int], lea
         chosen[i] = peak
     for i, r in enumerate(rules):
         if r.order <= 0 and candidates[i]:
-            chosen[i] = max(candidates[i], key=_strength)
+            chosen[i] = max(candidates[i], key=STRENGTH)
     found = []
     for i, r in enumerate(rules):
-        rivals = sorted((p for p in candidates[i] if p is not chosen[i]), key=_strength, reverse=True)
+        rivals = sorted((p for p in candidates[i] if p is not chosen[i]), key=STRENGTH, reverse=True)
         found.append(Found(r, chosen[i], tuple(rivals)))
     return found
-
-
-def _strength(p: Peak) -> float:
-    return p.prominence_uv
 
 
 def _best_chain(rules: list[WaveRule], candidates: list[list[Peak]]) -> list[Peak | None]:

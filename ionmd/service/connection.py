@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import itertools
 import socket
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
@@ -28,6 +29,7 @@ from ionmd.service.stream import Hub, StreamOutbox
 
 _READ = 64 * 1024
 _TAKE = 64 * 1024  # bytes committed to be written: newer events of a key can no longer replace them
+_TAKE_SAMPLES = 256 * 1024  # of samples, which nothing replaces: more than the kernel takes at once
 _TURN = 1024 * 1024  # bytes one connection may write before the others have their turn
 _AUDIO_BUFFER = 4608  # the kernel's smallest
 
@@ -167,10 +169,11 @@ class Connection:
             self.outbox.keyed(event)
         self.owner.touch(self)
 
-    def send_frame(self, frame: Frame) -> None:
+    def send_frames(self, frames: Sequence[Frame], size: int) -> None:
+        """`size` bytes, all together."""
         if self.closed or self._goodbye_until is not None or not isinstance(self.outbox, StreamOutbox):
             return
-        self.outbox.frame(frame)
+        self.outbox.frames(frames, size)
         self.owner.touch(self)
 
     def wake(self) -> None:
@@ -206,6 +209,8 @@ class Connection:
                     socket.SOL_SOCKET, socket.SO_SNDBUF, max(_AUDIO_BUFFER, int(hub.layout.rate_hz * 0.02) * row_bytes)
                 )
             self._take = 1
+        else:
+            self._take = _TAKE_SAMPLES
         self._patience.moved(self.owner.now())
         self.owner.touch(self)
 
@@ -235,6 +240,8 @@ class Connection:
                 self.close(f"write failed: {error.strerror}")
                 return
             self._patience.moved(self.owner.now())
+            if self._flight:
+                break  # the kernel is full; asking again would only be told so
         if not self._writing and not self.closed:
             self.loop.add_writer(self.fd, self._write)
             self._writing = True

@@ -6,42 +6,45 @@ In: buffers that were taken from an outbox.  Out: as much as the socket takes.  
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-_IOV = 256
+_IOV = 1024  # the kernel takes no more in one call
 
 
 class Flight:
     """What is committed to be written: newer events can no longer replace it."""
 
     def __init__(self) -> None:
-        self._views: list[memoryview] = []
+        self._parts: list[bytes | memoryview] = []  # of single bytes, none empty
         self.bytes = 0
 
-    def load(self, buffers: Iterable[bytes | memoryview]) -> None:
-        for buffer in buffers:
-            view = memoryview(buffer)
-            self._views.append(view)
-            self.bytes += view.nbytes
+    def load(self, buffers: Sequence[bytes | memoryview]) -> None:
+        self._parts.extend(buffers)
+        self.bytes += sum(map(len, buffers))
 
     def send(self, sock: socket.socket) -> int:
         """Bytes that went; OSError as of sendmsg."""
-        sent = went = sock.sendmsg(self._views[:_IOV])
+        parts = self._parts
+        sent = went = sock.sendmsg(parts if len(parts) <= _IOV else parts[:_IOV])
         self.bytes -= went
+        if not self.bytes:
+            parts.clear()
+            return went
         done = 0
-        for view in self._views:
-            if sent < view.nbytes:
+        for part in parts:
+            size = len(part)
+            if sent < size:
                 break
-            sent -= view.nbytes
+            sent -= size
             done += 1
-        del self._views[:done]
+        del parts[:done]
         if sent:
-            self._views[0] = self._views[0][sent:]
+            parts[0] = memoryview(parts[0])[sent:]
         return went
 
     def clear(self) -> None:
-        self._views.clear()
+        self._parts.clear()
         self.bytes = 0
 
     def __bool__(self) -> bool:
-        return bool(self._views)
+        return bool(self._parts)

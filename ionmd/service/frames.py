@@ -61,10 +61,10 @@ _SAMPLES, _NO_CAUSE = int(FrameType.SAMPLES), int(Cause.NONE)  # plain: an enum'
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
-    """Made once and shared by all readers.  It covers case samples [first, stop); size: bytes with the header."""
+    """Made once and shared by all readers: the header and, of samples, the payload (memoryviews of single bytes).
+    It covers case samples [first, stop); size: bytes of all parts."""
 
-    header: bytes
-    payload: bytes | memoryview
+    parts: tuple[bytes | memoryview, ...]
     first: int
     stop: int
     gap: bool
@@ -72,7 +72,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def seq(self) -> int:
-        return int.from_bytes(self.header[8:16], "little")
+        return int.from_bytes(self.parts[0][8:16], "little")
 
 
 def samples_frame(
@@ -80,7 +80,7 @@ def samples_frame(
 ) -> Frame:
     size = len(payload)
     header = HEADER.pack(MAGIC, 1, _SAMPLES, flags, seq, first, n, channels, dtype, _NO_CAUSE, size, 0)
-    return Frame(header, payload, first, first + n * step, False, HEADER.size + size)
+    return Frame((header, payload) if size else (header,), first, first + n * step, False, HEADER.size + size)
 
 
 def gap_header(seq: int, first: int, lost: int, channels: int, cause: int) -> bytes:
@@ -96,4 +96,4 @@ def gap_header(seq: int, first: int, lost: int, channels: int, cause: int) -> by
 
 def end_frame(seq: int, first: int, channels: int, cause: int) -> Frame:
     header = HEADER.pack(MAGIC, 1, FrameType.END, 0, seq, first, 0, channels, 0, cause, 0, 0)
-    return Frame(header, b"", first, first, True, HEADER.size)
+    return Frame((header,), first, first, True, HEADER.size)

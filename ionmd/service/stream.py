@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ionmd.service.backend import StreamSource, StreamSpec
@@ -39,12 +39,14 @@ class StreamOutbox:
         self._lines.append(text)
         self.bytes += len(text)
 
-    def frame(self, frame: Frame) -> None:
-        self._frames.append(frame)
-        self.bytes += frame.size
+    def frames(self, fresh: Sequence[Frame], size: int) -> None:
+        """`size` bytes, all together."""
+        self._frames.extend(fresh)
+        self.bytes += size
+        newest = fresh[-1]
         while len(self._frames) > 1:
             oldest = self._frames[0]
-            late = self._age is not None and frame.stop - oldest.first > self._age
+            late = self._age is not None and newest.stop - oldest.first > self._age
             if not late and self.bytes <= self._limit:
                 break
             self._frames.popleft()
@@ -61,17 +63,16 @@ class StreamOutbox:
             self.bytes -= len(text)
             size += len(text)
             out.append(text)
-        while self._frames and size < limit:
-            frame = self._frames.popleft()
-            self.bytes -= frame.size
-            size += frame.size
-            if self._gap_first is not None:
-                lost = frame.first - self._gap_first
-                out.append(gap_header(self._gap_seq, self._gap_first, lost, self._channels, Cause.SUBSCRIBER))
-                self._gap_first = None
-            out.append(frame.header)
-            if frame.payload:
-                out.append(frame.payload)
+        frames, taken = self._frames, 0
+        if frames and self._gap_first is not None:
+            lost = frames[0].first - self._gap_first
+            out.append(gap_header(self._gap_seq, self._gap_first, lost, self._channels, Cause.SUBSCRIBER))
+            self._gap_first = None
+        while frames and size + taken < limit:
+            frame = frames.popleft()
+            taken += frame.size
+            out += frame.parts
+        self.bytes -= taken
         return out
 
     def drop_all(self) -> None:
@@ -86,7 +87,7 @@ class StreamOutbox:
 class Reader(Protocol):
     """A connection that reads samples."""
 
-    def send_frame(self, frame: Frame) -> None: ...
+    def send_frames(self, frames: Sequence[Frame], size: int) -> None: ...
 
     def end_of_stream(self) -> None: ...
 
@@ -100,6 +101,8 @@ class Hub:
         self.layout: StreamLayout = source.layout
         self._post = post
         self._readers: list[Reader] = []
+        self._fresh: deque[Frame] = deque()  # not given to the readers yet
+        self._due = False
         self._seq = 0
         self._next = 0  # case sample after the last one that was handed on
         self._lock = threading.Lock()
@@ -116,8 +119,9 @@ class Hub:
 
     def attach(self, reader: Reader) -> None:
         """A reader that comes after the end is told so."""
+        self._give()
         if self._end is not None:
-            reader.send_frame(self._end)
+            reader.send_frames([self._end], self._end.size)
             reader.end_of_stream()
             return
         self._readers.append(reader)
@@ -151,7 +155,7 @@ class Hub:
         with self._lock:
             seq, self._seq, self._next = self._seq, self._seq + 1, first + lost
         header = gap_header(seq, first, lost, self._channels, cause)
-        self._hand(Frame(header, b"", first, first + lost, True, len(header)))
+        self._hand(Frame((header,), first, first + lost, True, len(header)))
 
     def end(self, cause: int) -> None:
         with self._lock:
@@ -159,16 +163,26 @@ class Hub:
             frame = end_frame(seq, self._next, self._channels, cause)
 
         def finish() -> None:
+            self._give()
             self._end = frame
             for reader in list(self._readers):
-                reader.send_frame(frame)
+                reader.send_frames([frame], frame.size)
                 reader.end_of_stream()
 
         self._post(finish)
 
     def _hand(self, frame: Frame) -> None:
-        def give() -> None:
-            for reader in self._readers:
-                reader.send_frame(frame)
+        self._fresh.append(frame)
+        if not self._due:  # one turn of the service thread takes all that came until then
+            self._due = True
+            self._post(self._give)
 
-        self._post(give)
+    def _give(self) -> None:
+        self._due = False  # before emptying: whoever appends from here on posts again
+        fresh: list[Frame] = []
+        while self._fresh:
+            fresh.append(self._fresh.popleft())
+        if fresh:
+            size = sum(frame.size for frame in fresh)
+            for reader in self._readers:
+                reader.send_frames(fresh, size)
