@@ -11,7 +11,7 @@ from bench.harness import WORKLOADS, Case, same
 from ionmd.dsp.design import butter_sos
 from ionmd.dsp.match import TemplateMatch
 from ionmd.dsp.spectrum import Welch
-from ionmd.dsp.waves import STRENGTH, peaks
+from ionmd.dsp.waves import peaks
 
 LEAST_UV = 0.1
 
@@ -44,8 +44,7 @@ def peak() -> Iterator[Case]:
 
         def ours(rows=rows, lo=lo, hi=hi):
             found = [peaks(w, -1, lo, hi - 1, (lo, hi), LEAST_UV) for w in rows]
-            best = [max(p, key=STRENGTH) for p in found]
-            return [(p.position, p.value_uv, p.prominence_uv) for p in best]
+            return [(p[0].position, p[0].value_uv, p[0].prominence_uv) for p in found]
 
         same(ours(), theirs(), atol=1e-9)
         yield Case("peak", name, 100, "scipy.signal.find_peaks + parabola", 15.0, ours, theirs, channels)

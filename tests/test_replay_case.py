@@ -229,6 +229,6 @@ def test_a_case_and_a_test_together_are_a_usage_error(case_dir: Path) -> None:
 
 def test_what_is_no_case_is_told(tmp_path: Path) -> None:
     code, _, said = replayed(tmp_path)
-    assert code == 1 and "a case directory was expected" in said
+    assert code == 1 and "a case directory (`ionmd case list`) or a recording" in said
     code, _, said = replayed("nothing", "--state-dir", str(tmp_path))
     assert code == 2 and "the id of a case" in said

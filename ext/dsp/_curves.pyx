@@ -33,6 +33,7 @@ cdef extern from "kernels.h" nogil:
     size_t peaks_scratch(size_t columns)
     size_t peaks_find(const double *y, size_t lo, size_t hi, double sign, size_t first, size_t last, double least,
                       dsp_peak *out, size_t room, dsp_summit *all)
+    void peaks_rank(dsp_peak *peak, size_t n)
     size_t match_scratch(size_t m, size_t lags)
     void match_template(const float *x, size_t channels, size_t n, const float *templates, size_t each, size_t m,
                         float *out, float *scratch)
@@ -48,7 +49,7 @@ MOST_HARMONICS = MAINS_MOST
 
 
 def find_peaks(make, y, double sign, Py_ssize_t lo, Py_ssize_t hi, double start, double stop, double least):
-    """peaks.c: [make(index, position, value, prominence, curvature)] of float64 y, in time order."""
+    """peaks.c: [make(index, position, value, prominence, curvature)] of float64 y, the most prominent first."""
     cdef Py_ssize_t first, last
     cdef Py_buffer view
     cdef dsp_peak out[64]
@@ -75,6 +76,7 @@ def find_peaks(make, y, double sign, Py_ssize_t lo, Py_ssize_t hi, double start,
             if p == NULL:
                 raise MemoryError
             n = peaks_find(<double *>view.buf, lo, hi, sign, first, last, least, p, n, scratch)
+        peaks_rank(p, n)
         found = []
         for i in range(n):
             found.append(make(<Py_ssize_t>p[i].index, p[i].position, p[i].value, p[i].prominence, p[i].curvature))

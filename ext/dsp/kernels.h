@@ -73,6 +73,7 @@ typedef struct {
 size_t peaks_scratch(size_t columns);
 size_t peaks_find(const double *y, size_t lo, size_t hi, double sign, size_t first, size_t last, double least,
                   dsp_peak *out, size_t room, dsp_summit *all);
+void peaks_rank(dsp_peak *peak, size_t n);
 
 // match.c
 size_t match_scratch(size_t m, size_t lags);

@@ -14,6 +14,7 @@
 // peaks take each peak once.
 #include "kernels.h"
 #include "lanes.h"
+#include <stdlib.h>
 
 // Lowest value on the way from `at` to `stop` (not included), walking by `step` until a value is higher than `top`.
 DSP_INLINE double valley(const double *y, double sign, double top, ptrdiff_t at, ptrdiff_t stop, ptrdiff_t step) {
@@ -154,4 +155,15 @@ size_t peaks_find(const double *y, size_t lo, size_t hi, double sign, size_t fir
         found++;
     }
     return found;
+}
+
+static int stronger(const void *one, const void *other) {
+    const dsp_peak *a = one, *b = other;
+    if (a->prominence != b->prominence) return a->prominence > b->prominence ? -1 : 1;
+    return a->index < b->index ? -1 : 1;
+}
+
+// peaks_rank: the most prominent first, equals in time order
+void peaks_rank(dsp_peak *peak, size_t n) {
+    if (n > 1) qsort(peak, n, sizeof *peak, stronger);
 }

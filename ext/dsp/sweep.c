@@ -114,12 +114,40 @@ DSP_CLONES static void extremes16(const float *x, size_t rows, size_t stride, fl
     extremes(2, x, rows, stride, lo, hi, total);
 }
 
+#ifdef DSP_WIDE
+// 64 columns: twelve running values, enough to hide the four cycles of each (0.03 instead of 0.08 ns).
+DSP_WIDE static void extremes64(const float *x, size_t rows, size_t stride, float *lo, float *hi, float *total) {
+    __m512 l[4], h[4], t[4];
+    DSP_UNROLL for (int v = 0; v < 4; v++) {
+        l[v] = _mm512_loadu_ps(lo + 16 * v);
+        h[v] = _mm512_loadu_ps(hi + 16 * v);
+        t[v] = _mm512_loadu_ps(total + 16 * v);
+    }
+    for (size_t r = 0; r < rows; r++)
+        DSP_UNROLL for (int v = 0; v < 4; v++) {
+            const __m512 a = _mm512_loadu_ps(x + r * stride + 16 * v);
+            l[v] = _mm512_min_ps(a, l[v]);
+            h[v] = _mm512_max_ps(a, h[v]);
+            t[v] = _mm512_add_ps(t[v], a);
+        }
+    DSP_UNROLL for (int v = 0; v < 4; v++) {
+        _mm512_storeu_ps(lo + 16 * v, l[v]);
+        _mm512_storeu_ps(hi + 16 * v, h[v]);
+        _mm512_storeu_ps(total + 16 * v, t[v]);
+    }
+}
+#endif
+
 // Rows more, into lo, hi and total that hold what came before.
 static void more_extremes(const float *x, size_t rows, size_t stride, float *lo, float *hi, float *total) {
     for (size_t r0 = 0; r0 < rows; r0 += TILE) {
         const size_t n = rows - r0 < TILE ? rows - r0 : TILE;
         const float *tile = x + r0 * stride;
         size_t c = 0;
+#ifdef DSP_WIDE
+        if (stride >= 64 && dsp_wide())
+            for (; c + 64 <= stride; c += 64) extremes64(tile + c, n, stride, lo + c, hi + c, total + c);
+#endif
         for (; c + 32 <= stride; c += 32) extremes32(tile + c, n, stride, lo + c, hi + c, total + c);
         for (; c < stride; c += 16) extremes16(tile + c, n, stride, lo + c, hi + c, total + c);
     }
@@ -274,6 +302,7 @@ void sweep_add(const float *x, size_t rows, size_t stride, const uint8_t *accept
 //   accept  in   uint8[many, stride]
 // Adding one sweep moves 20 bytes a sample, 16 of them sums.  Groups of eight or four that every column accepts touch the
 // sums once: 0.22 and 0.31 instead of 0.47 ns (64 columns, 4000 rows).
+enum { SOON = 256 };
 DSP_INLINE void add_group(const int many, const float *const *x, size_t n, double *even, double *odd) {
     for (size_t i = 0; i < n; i += 16) {
         d4 a[4], b[4];
@@ -281,6 +310,7 @@ DSP_INLINE void add_group(const int many, const float *const *x, size_t n, doubl
             a[v] = *(const d4 *)(even + i + 4 * v);
             b[v] = *(const d4 *)(odd + i + 4 * v);
         }
+        DSP_UNROLL for (int k = 0; k < many; k++) __builtin_prefetch(x[k] + i + SOON);
         DSP_UNROLL for (int k = 0; k < many; k += 2) DSP_UNROLL for (int v = 0; v < 4; v++) {
             a[v] += d4_of(x[k] + i + 4 * v);
             b[v] += d4_of(x[k + 1] + i + 4 * v);

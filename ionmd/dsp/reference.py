@@ -191,7 +191,7 @@ class Int24:
 def peaks(
     curve: F64, sign: int, start: float, stop: float, bounds: tuple[int, int], least: float = -np.inf
 ) -> list[tuple[int, float, float, float, float]]:
-    """Twin of waves.peaks: (index, position, value, prominence, curvature)."""
+    """Twin of waves.peaks: (index, position, value, prominence, curvature), the most prominent first."""
     y = curve if sign > 0 else -curve
     lo, hi = bounds
     first, last = max(lo + 1, int(np.ceil(start))), min(hi - 2, int(np.floor(stop)))
@@ -213,7 +213,7 @@ def peaks(
         bend = p - 2.0 * q + r
         shift = 0.5 * (p - r) / bend if bend < 0.0 else 0.0
         found.append((k, k + shift, sign * (q - 0.25 * (p - r) * shift), prominence, max(0.0, -bend)))
-    return found
+    return sorted(found, key=lambda peak: -peak[3])
 
 
 def match(templates: F64, x: F64) -> F64:

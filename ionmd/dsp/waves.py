@@ -9,7 +9,6 @@ Waves with an order are chosen together, so that the whole chain fits best and n
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,9 +27,6 @@ class Peak(msgspec.Struct, frozen=True):
     value_uv: float
     prominence_uv: float
     curvature: float
-
-
-STRENGTH = operator.attrgetter("prominence_uv")
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ class Found:
 def peaks(
     curve_uv: F64, sign: int, start: float, stop: float, bounds: tuple[int, int], least_uv: float = -math.inf
 ) -> list[Peak]:
-    """Local extrema of `sign` between `start` and `stop` (samples, inclusive), in time order.
+    """Local extrema of `sign` between `start` and `stop` (samples, inclusive), the most prominent first.
 
     bounds    (first, last + 1) columns that may be looked at for valleys: outside them lies artefact or filter edge
     least_uv  only peaks of more prominence than this
@@ -82,12 +78,11 @@ def label(curve_uv: F64, rules: Sequence[WaveRule], bounds: tuple[int, int], lea
         chosen[i] = peak
     for i, r in enumerate(rules):
         if r.order <= 0 and candidates[i]:
-            chosen[i] = max(candidates[i], key=STRENGTH)
-    found = []
-    for i, r in enumerate(rules):
-        rivals = sorted((p for p in candidates[i] if p is not chosen[i]), key=STRENGTH, reverse=True)
-        found.append(Found(r, chosen[i], tuple(rivals)))
-    return found
+            chosen[i] = candidates[i][0]
+    return [
+        Found(rule, peak, tuple(p for p in candidate if p is not peak))
+        for rule, peak, candidate in zip(rules, chosen, candidates, strict=True)
+    ]
 
 
 def _best_chain(rules: list[WaveRule], candidates: list[list[Peak]]) -> list[Peak | None]:
