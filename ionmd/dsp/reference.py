@@ -206,7 +206,7 @@ def peaks(
         left, right = np.flatnonzero(before > y[k]), np.flatnonzero(after > y[k])
         low_left = before[left[-1] + 1 :] if len(left) else before
         low_right = after[: right[0]] if len(right) else after
-        prominence = float(y[k] - max(low_left.min(initial=y[k]), low_right.min(initial=y[k])))
+        prominence = float(y[k] - max(np.fmin.reduce(low, initial=y[k]) for low in (low_left, low_right)))
         if prominence <= least:
             continue
         p, q, r = float(y[k - 1]), float(y[k]), float(y[k + 1])
