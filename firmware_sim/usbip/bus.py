@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import socket
 import time
+from typing import Any
 
 from firmware_sim.descriptors import PRODUCT_ID, VENDOR_ID
 from firmware_sim.device import SimDevice
@@ -77,6 +78,17 @@ class Port:
         due = [w for w in waits if w is not None]
         return min(due) if due else None
 
+    def inject(self, **fault: Any) -> None:
+        """As of SimDevice.inject; a refused open is in the tree when this returns, so that nobody can be quicker."""
+        self.device.inject(**fault)
+        self._follow_permission()
+
+    def _follow_permission(self) -> None:
+        if self.device.open_errno != self._open_errno:
+            self._open_errno = self.device.open_errno
+            if self.tree:
+                self.tree.deny(self.busid, self._open_errno)
+
     def turn(self) -> None:
         """Let time pass on the device, follow its cable, answer the host."""
         device = self.device
@@ -91,10 +103,7 @@ class Port:
             self.function.reset()
         elif not self.visible and device.plugged:
             self._plug()
-        if device.open_errno != self._open_errno:
-            self._open_errno = device.open_errno
-            if self.tree:
-                self.tree.deny(self.busid, device.open_errno)
+        self._follow_permission()
         if self.session:
             self.session.pump(time.monotonic())
             if self.session.closed:

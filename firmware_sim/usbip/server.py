@@ -253,7 +253,7 @@ class Server:
             if port is None:
                 raise FaultError(f"no device at bus id {asked['busid']!r}")
             if "inject" in asked:
-                port.device.inject(**asked["inject"])
+                port.inject(**asked["inject"])
             return {"ok": True, "address": port.address, **port.device.state()}
         except (ValueError, TypeError) as e:
             return {"ok": False, "error": str(e)}
