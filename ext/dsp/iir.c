@@ -41,10 +41,13 @@ enum { MOST = 5, TILE = 64 };
 #define cascade cascade4
 #endif
 
+// n % 16 == 0.  Four sums: one alone waits four cycles for each addition (0.2 us for 64 columns of five sections).
 DSP_CLONES static int all_finite(const double *state, size_t n) {
-    d4 bad = {0};   // 0 * nan and 0 * inf are nan
-    for (size_t i = 0; i < n; i += 4) bad += *(const d4 *)(state + i) * 0.0;
-    return bad[0] == 0 && bad[1] == 0 && bad[2] == 0 && bad[3] == 0;
+    d4 bad[4] = {{0}};   // 0 * nan and 0 * inf are nan
+    for (size_t i = 0; i < n; i += 16)
+        DSP_UNROLL for (size_t v = 0; v < 4; v++) bad[v] += *(const d4 *)(state + i + 4 * v) * 0.0;
+    const d4 all = (bad[0] + bad[1]) + (bad[2] + bad[3]);
+    return all[0] == 0 && all[1] == 0 && all[2] == 0 && all[3] == 0;
 }
 
 int iir_f32(const float *x, float *y, size_t rows, size_t stride, const double *coef, int sections, double *state) {

@@ -2,16 +2,18 @@
 // iir_pass.h -- the passes of iir.c for vectors of one width; included once per width.
 //   LANES, VEC, HALF   columns in a vector, its type of doubles, the type of as many floats
 //   OF(p)              LANES floats as doubles;   NAMED(x)  the name of x for this width;   ATTRIBUTE  of the entry
-// One pass over MANY sections and GROUPS vectors; `first` reads x, `last` writes y, else the scratch.  rows >= MANY.
-DSP_INLINE void NAMED(run)(const int many, const int groups, const int first, const int last, const float *x, float *y,
-                    double *scratch, size_t rows, size_t stride, const VEC *k, double *state) {
+// One pass over MANY sections and GROUPS vectors; `first` reads x, `last` writes y, else the scratch; `even`: b2 is b0 in
+// each section, so that their product with the input is made once.  rows >= MANY.
+DSP_INLINE void NAMED(run)(const int many, const int groups, const int first, const int last, const int even,
+                           const float *x, float *y, double *scratch, size_t rows, size_t stride, const VEC *k,
+                           double *state) {
     VEC z1[MOST][2], z2[MOST][2], v[MOST + 1][2];   // v[s]: what section s takes next
 #define EACH_GROUP DSP_UNROLL for (int g = 0; g < groups; g++)
 #define LOAD(N) EACH_GROUP v[0][g] = first ? OF(x + (N) * stride + g * LANES) \
                                            : *(const VEC *)(scratch + ((N) * groups + g) * LANES)
-#define SECTION(S) EACH_GROUP { const VEC in = v[S][g], out = k[5 * (S)] * in + z1[S][g]; \
+#define SECTION(S) EACH_GROUP { const VEC in = v[S][g], zero = k[5 * (S)] * in, out = zero + z1[S][g]; \
         z1[S][g] = (k[5 * (S) + 1] * in - k[5 * (S) + 3] * out) + z2[S][g]; \
-        z2[S][g] = k[5 * (S) + 2] * in - k[5 * (S) + 4] * out; v[(S) + 1][g] = out; }
+        z2[S][g] = (even ? zero : (VEC)(k[5 * (S) + 2] * in)) - k[5 * (S) + 4] * out; v[(S) + 1][g] = out; }
 #define STORE(N) EACH_GROUP { \
         if (last) *(HALF *)(y + (N) * stride + g * LANES) = __builtin_convertvector(v[many][g], HALF); \
         else *(VEC *)(scratch + ((N) * groups + g) * LANES) = v[many][g]; }
@@ -68,6 +70,8 @@ ATTRIBUTE static void NAMED(cascade)(const float *x, float *y, size_t rows, size
     _Alignas(64) VEC k[5 * IIR_MAX_SECTIONS];
     if (sections == 0) return;
     for (int i = 0; i < 5 * sections; i++) k[i] = coef[i] + (VEC){0};
+    int even = 1;   // true of every filter but those of odd order
+    for (int s = 0; s < sections; s++) even &= coef[5 * s] == coef[5 * s + 2];
     const int passes = (sections + MOST - 1) / MOST;
     for (size_t r0 = 0; r0 < rows; r0 += TILE) {
         const size_t n = rows - r0 < TILE ? rows - r0 : TILE;
@@ -78,21 +82,27 @@ ATTRIBUTE static void NAMED(cascade)(const float *x, float *y, size_t rows, size
             continue;
         }
         for (size_t c = 0; c < stride && sections <= 3; c += 2 * LANES) {
-            if (sections == 1) NAMED(run)(1, 2, 1, 1, xt + c, yt + c, scratch, n, stride, k, state + c);
-            else if (sections == 2) NAMED(run)(2, 2, 1, 1, xt + c, yt + c, scratch, n, stride, k, state + c);
-            else NAMED(run)(3, 2, 1, 1, xt + c, yt + c, scratch, n, stride, k, state + c);
+#define RUN(M, E) NAMED(run)(M, 2, 1, 1, E, xt + c, yt + c, scratch, n, stride, k, state + c)
+            if (sections == 1) RUN(1, 0);
+            else if (sections == 2 && even) RUN(2, 1);
+            else if (sections == 2) RUN(2, 0);
+            else if (even) RUN(3, 1);
+            else RUN(3, 0);
+#undef RUN
         }
         for (size_t c = 0; c < stride && sections > 3; c += LANES)
             for (int p = 0, s = 0; p < passes; p++) {   // shared out evenly: 7 is 4 + 3
                 const int many = sections / passes + (p < sections % passes), first = p == 0, last = p == passes - 1;
                 const VEC *kp = k + 5 * s;
                 double *z = state + (size_t)(2 * s) * stride + c;
-#define RUN(M, F, L) NAMED(run)(M, 1, F, L, xt + c, yt + c, scratch, n, stride, kp, z)
-#define ANY(M) do { if (first && last) RUN(M, 1, 1); else if (first) RUN(M, 1, 0); else if (last) RUN(M, 0, 1); \
-                    else RUN(M, 0, 0); } while (0)
-                if (many == 5) ANY(5);
-                else if (many == 4) ANY(4);
-                else ANY(3);
+#define RUN(M, F, L, E) NAMED(run)(M, 1, F, L, E, xt + c, yt + c, scratch, n, stride, kp, z)
+#define ANY(M, E) do { if (first && last) RUN(M, 1, 1, E); else if (first) RUN(M, 1, 0, E); \
+                       else if (last) RUN(M, 0, 1, E); else RUN(M, 0, 0, E); } while (0)
+                if (many == 5 && even) ANY(5, 1);
+                else if (many == 5) ANY(5, 0);
+                else if (many == 4 && even) ANY(4, 1);
+                else if (many == 4) ANY(4, 0);
+                else ANY(3, 0);
 #undef ANY
 #undef RUN
                 s += many;
