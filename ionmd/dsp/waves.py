@@ -55,12 +55,12 @@ def peaks(
 ) -> list[Peak]:
     """Local extrema of `sign` between `start` and `stop` (samples, inclusive), the most prominent first.
 
+    curve_uv  contiguous
     bounds    (first, last + 1) columns that may be looked at for valleys: outside them lies artefact or filter edge
     least_uv  only peaks of more prominence than this
     A plateau counts once, at its middle.
     """
-    curve = curve_uv if curve_uv.flags.c_contiguous else np.ascontiguousarray(curve_uv)
-    found: list[Peak] = curves.find_peaks(Peak, curve, sign, bounds[0], bounds[1], start, stop, least_uv)
+    found: list[Peak] = curves.find_peaks(Peak, curve_uv, sign, bounds[0], bounds[1], start, stop, least_uv)
     return found
 
 
@@ -71,7 +71,8 @@ def label(curve_uv: F64, rules: Sequence[WaveRule], bounds: tuple[int, int], lea
     keep their distances.  A wave with no peak that fits stays empty and the chain goes on without it.
     least_uv  peaks of less prominence are not considered (numerical dust, or a share of the noise)
     """
-    candidates = [peaks(curve_uv, r.sign, r.start, r.stop, bounds, least_uv) for r in rules]
+    curve = np.ascontiguousarray(curve_uv)
+    candidates = [peaks(curve, r.sign, r.start, r.stop, bounds, least_uv) for r in rules]
     chosen: list[Peak | None] = [None] * len(rules)
     chain = sorted((i for i, r in enumerate(rules) if r.order > 0), key=lambda i: rules[i].order)
     for i, peak in zip(chain, _best_chain([rules[i] for i in chain], [candidates[i] for i in chain]), strict=True):
