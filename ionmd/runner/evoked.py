@@ -9,32 +9,29 @@ average is finished: it can become a baseline.  The finished average is filtered
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from ionmd.alarm.baseline import AverageData, Reference
+from ionmd.alarm.baseline import Reference
 from ionmd.alarm.evidence import SweepShares
-from ionmd.dsp.average import sweep_extremes
 from ionmd.dsp.blank import blank_sweep
 from ionmd.dsp.derive import Montage
-from ionmd.dsp.design import design, filter_id
 from ionmd.dsp.history import History
 from ionmd.dsp.mains import MainsTrack
-from ionmd.dsp.noise import estimate
-from ionmd.dsp.zerophase import filter_average
 from ionmd.events import SweepSeen
-from ionmd.modality.enough import sweeps_needed
-from ionmd.modality.evoked import measure_average, response_window, rules_of
+from ionmd.modality.evoked import response_window
 from ionmd.modality.place import prepare
-from ionmd.model import AverageResult, Block, Reading, Source, encode_curve
+from ionmd.model import Block, Reading, Source
 from ionmd.runner.base import Pending, Report, Run, Span, SubAverage
+from ionmd.runner.finish import Finish, Finished
 from ionmd.runner.plan import Channel, plan_sweep
-from ionmd.runner.stream import BREAK, CausalStream
-from ionmd.runner.sub import Sealed, Shelf, Sub, Typical, join, weight_of
-from ionmd.stim.delivery import Delivery, StimulusTally
+from ionmd.runner.reject import Rejection
+from ionmd.runner.stream import BREAK
+from ionmd.runner.sub import Sealed, Shelf, Sub, weight_of
+from ionmd.stim.delivery import Delivery
 from ionmd.testdef import TestDefinition
 
 # The shown reading covers this many newest sub-averages: old enough to be steady, young enough to follow a change.
@@ -42,8 +39,6 @@ RECENT_SUBS = 4
 # A sub-average is closed when its best derivation has enough sweeps, or after this many times as many tries.
 MAX_TRIES = 4
 LEAST_SUBS = 2  # sub-averages before an average may end early: one alone has halves, but nothing that repeats it
-
-_Measurement = tuple[AverageResult, list[Reading], npt.NDArray[np.float64]]
 
 
 class EvokedRun(Run):
@@ -58,29 +53,17 @@ class EvokedRun(Run):
         self.own_rate_hz = own_rate_hz
         self._montage = Montage([c.plus for c in channels], [c.minus for c in channels], stride_in)
         self._d, self._stride = len(channels), self._montage.stride
-        self._sos = design(definition.filter, rate_hz)
         subtract, mains_hz = definition.filter.mains == "subtract", definition.filter.mains_hz or mains_hz
-        self.filter_id = filter_id(
-            self._sos, "zero" if definition.filter.zero_phase else "forward", "odd",
-            (self.plan.start, self.plan.stop, rate_hz),
-            (*(self.plan.blank or ()), definition.blank.method, *(("mains", mains_hz) if subtract else ())),
-        )
+        self._finish = Finish(definition, channels, self.plan, rate_hz, source, mains_hz if subtract else None)
+        self.filter_id = self._finish.filter_id
         self._mains = MainsTrack(self._d, rate_hz, mains_hz) if subtract else None
         self._derived = np.zeros((0, self._stride), np.float32)
         self._removed = np.zeros(self._d)  # of the newest sweep, mean square
         ends_ms = [response_window(definition, x)[1] for x in self.labels]
         self._answered = round(max(ends_ms, default=0.0) * rate_hz / 1000.0)  # samples after a stimulus
-        keep_s = (self.plan.stop - self.plan.start) / rate_hz + 0.5
-        self._causal = None
-        if causal and definition.average.reject_uv is not None:
-            self._causal = CausalStream(channels, stride_in, definition.causal or definition.filter, rate_hz, keep_s)
+        self._rejection = Rejection(definition, channels, self.plan, rate_hz, self._stride, stride_in, causal)
         self._inputs = np.zeros((self.plan.n + 1, stride_in), np.float32)
         self._sweep = np.zeros((self.plan.n + 1, self._stride), np.float32)
-        reject_n = max(1, self.plan.reject[1] - self.plan.reject[0])
-        self._reject_rows = np.zeros((reject_n + 1, self._stride), np.float32)
-        self._power = np.zeros(self._d)  # of the newest sweep's causal stream; 0: not known
-        self._ordinary = np.zeros(self._d, np.int64)
-        self._typical = Typical(self._d)
         self._pending: deque[Pending] = deque()
         self._averages = 0
         self._subs_done = 0
@@ -90,8 +73,6 @@ class EvokedRun(Run):
         self._shelf = Shelf(places, self._d, self.plan.n)
         self._recent: deque[Sealed] = deque(maxlen=RECENT_SUBS)
         self._whole: list[Sealed] = []
-        self._unaccepted = [0] * self._d  # tries since the last accepted sweep of each derivation
-        self._flips: dict[str, bool] = {}
         prepare(definition, self.plan.dt_ms)
         self._against: dict[int, tuple[slice, npt.NDArray[np.float64]]] = {}  # columns, and what makes a share of them
 
@@ -101,8 +82,7 @@ class EvokedRun(Run):
         return self.plan.start, self.plan.stop
 
     def feed(self, block: Block, artefacts: list[Span], muted: str = "") -> list[Report]:
-        if self._causal is not None:
-            self._causal.note(block, artefacts)
+        self._rejection.note(block, artefacts)
         if self._mains is not None:
             self._learn(self._mains, block, artefacts, muted)
         return []
@@ -169,8 +149,7 @@ class EvokedRun(Run):
 
     def collect(self, history: History, processed: int, spoiled: Iterable[Span]) -> list[Report]:
         reports: list[Report] = []
-        if self._causal is not None and self._causal.behind(processed) > self.plan.n:
-            self._causal.follow(history, processed)  # the history of the inputs does not hold much more
+        self._rejection.follow(history, processed)
         while self._pending and self._pending[0].zero + self.plan.stop <= processed:
             pending = self._pending.popleft()
             seen, shares = self._add(pending, history, spoiled)
@@ -183,7 +162,7 @@ class EvokedRun(Run):
                 reports.append(Report())
             reports[-1].sweeps.append(seen)
             reports[-1].shares += shares
-            reports[-1].rejecting, self._flips = self._flips, {}
+            reports[-1].rejecting = self._rejection.flips()
         return reports
 
     def finish(self) -> list[Report]:
@@ -217,16 +196,15 @@ class EvokedRun(Run):
         if plan.blank is not None:
             a, b = max(0, plan.blank[0] - plan.start), min(plan.n, plan.blank[1] - plan.start)
             blank_sweep(self._sweep[: plan.n], a, b, self.definition.blank.method)
-        if plan.reject_uv is not None:
-            self._reject(zero, accept, history)
+        self._rejection.judge(zero, self._sweep, accept, history)
         for d, label in enumerate(self.labels):
             if label in self.excluded:
                 accept[d] = 0
-        kinds = self._typical.classify(self._power, accept) if plan.reject_uv is not None else self._ordinary
+        kinds = self._rejection.kinds(accept)
         accept[: self._d][kinds < 0] = 0
         for d, label in enumerate(self.labels):
             if label not in self.excluded:
-                self._tried(d, label, bool(accept[d]))
+                self._rejection.tried(d, label, bool(accept[d]))
         if not accept.any():
             why = "flat" if bool((kinds < 0).any()) else "amplitude" if plan.reject_uv is not None else "excluded"
             self._count(why)
@@ -235,7 +213,7 @@ class EvokedRun(Run):
             sub.rejected["amplitude (some derivations)"] += 1
         if not sub.most:
             sub.first = zero
-        sub.add(self._sweep[: plan.n], accept, self._power, kinds)
+        sub.add(self._sweep[: plan.n], accept, self._rejection.power, kinds)
         if self._mains is not None:
             sub.mains += np.where(accept[: self._d] > 0, self._removed, 0.0)
         for d in np.flatnonzero(accept).tolist():
@@ -252,7 +230,7 @@ class EvokedRun(Run):
         rows = [d for d in self._against if accept[d]]
         if not rows:
             return []
-        curves = self._filtered(self._sweep[: self.plan.n, rows].T.astype(np.float64))
+        curves = self._finish.filtered(self._sweep[: self.plan.n, rows].T.astype(np.float64))
         share, weight = {}, {}
         for d, curve in zip(rows, curves, strict=True):
             window, per_uv = self._against[d]
@@ -270,38 +248,6 @@ class EvokedRun(Run):
             seen["reason"] = reason
         return seen
 
-    def _tried(self, d: int, label: str, accepted: bool) -> None:
-        """Note when a whole sub-average's worth of sweeps was rejected, and when that ends."""
-        limit = self.definition.average.sub_sweeps
-        if accepted:
-            if self._unaccepted[d] >= limit:
-                self._flips[label] = False
-            self._unaccepted[d] = 0
-        else:
-            self._unaccepted[d] += 1
-            if self._unaccepted[d] == limit:
-                self._flips[label] = True
-
-    def _reject(self, zero: int, accept: npt.NDArray[np.uint8], history: History) -> None:
-        lo, hi = self.plan.reject
-        limit = self.plan.reject_uv or 0.0
-        if self._causal is not None:
-            self._causal.follow(history, zero + hi)
-            if self._causal.history.covers(zero + lo, hi - lo):
-                self._causal.history.within(zero + lo, hi - lo, limit, accept)
-            else:
-                accept[:] = 0
-                return
-            self._causal.history.view(zero + lo, hi - lo, self._reject_rows)
-            seen = self._reject_rows[: hi - lo, : self._d].astype(np.float64)
-            self._power[:] = np.add.reduce(seen * seen, axis=0) / (hi - lo)
-            return
-        low, high = sweep_extremes(self._sweep, lo - self.plan.start, hi - self.plan.start)
-        for d in range(self._d):
-            # written so that nan is refused
-            if not (-limit <= low[d] and high[d] <= limit):
-                accept[d] = 0
-
     def _count(self, cause: str) -> None:
         self._current.rejected[cause] += 1
         self.rejected[cause] += 1
@@ -310,7 +256,7 @@ class EvokedRun(Run):
 
     def _seal(self) -> Sealed:
         used = [*self._recent, *self._whole]
-        sub = self._shelf.seal(self._current, self._filtered, self.definition.average.weighted, used)
+        sub = self._shelf.seal(self._current, self._finish.filtered, self.definition.average.weighted, used)
         self._subs_done += 1
         self._whole.append(sub)
         self._recent.append(sub)
@@ -320,105 +266,35 @@ class EvokedRun(Run):
         sub = self._seal()
         report = Report()
         recent = list(self._recent)
-        average, readings, _ = self._measure(recent, "recent", f"{self.id}-r{self._subs_done}")
-        report.averages.append(average)
-        report.readings += readings
+        shown = self._measure(recent, "recent", f"{self.id}-r{self._subs_done}")
+        report.averages.append(shown.result)
+        report.readings += shown.readings
         counts = [int(c) for c in sub.counts]
-        report.sub = SubAverage(sub.first, sub.last, sub.mean, counts, readings)
+        report.sub = SubAverage(sub.first, sub.last, sub.mean, counts, shown.readings)
         asked = self.definition.average
         done = sum(s.most for s in self._whole)
         if done >= asked.sweeps:
             report = self._finish_average(report)
         elif asked.stop_when_enough and len(self._whole) >= LEAST_SUBS and any(
             # the recent average tells when a look at the whole one is worth its time
-            r.sweeps_needed is not None and r.sweeps_needed <= 1.5 * done for r in readings
+            r.sweeps_needed is not None and r.sweeps_needed <= 1.5 * done for r in shown.readings
         ):
             so_far = self._measure(self._whole, "average", f"{self.id}-{self._averages + 1}")
-            if any(map(_enough, so_far[1])):
+            if any(map(_enough, so_far.readings)):
                 report = self._finish_average(report, so_far)
         return report
 
-    def _mains_uv(self, subs: list[Sealed], d: int) -> float | None:
-        """Rms of the mains that was taken off the accepted sweeps; None when it is left in."""
-        n = sum(int(s.counts[d]) for s in subs)
-        if self._mains is None or n == 0:
-            return None
-        return round(math.sqrt(sum(float(s.mains[d]) for s in subs) / n), 3)
-
-    def _finish_average(self, report: Report, measured: _Measurement | None = None) -> Report:
+    def _finish_average(self, report: Report, finished: Finished | None = None) -> Report:
         self._averages += 1
-        subs, self._whole = self._whole, []
-        average, readings, mean = measured or self._measure(subs, "average", f"{self.id}-{self._averages}")
-        report.averages.append(average)
-        report.readings += readings
-        report.finished = AverageData(
-            average.id, self.id, average.sample, list(self.labels), self.filter_id, average.stimulus, mean,
-            {x: np.stack([s.mean[d, slice(*self.window(x))] for s in subs]) for d, x in enumerate(self.labels)},
-            readings, {label: self.window(label) for label in self.labels},
-        )
+        finished = finished or self._measure(self._whole, "average", f"{self.id}-{self._averages}")
+        self._whole = []
+        report.averages.append(finished.result)
+        report.readings += finished.readings
+        report.finished = self._finish.data(finished)
         return report
 
-    def window(self, label: str) -> tuple[int, int]:
-        """Columns of a finished curve in which a derivation's response lies: its marker windows, or the whole
-        presence window when no marker is looked for."""
-        rules = rules_of(self.definition, label)
-        start, stop = response_window(self.definition, label)
-        if rules:
-            start, stop = min(r.window_ms[0] for r in rules), max(r.window_ms[1] for r in rules)
-        return max(0, self.plan.row(start)), min(self.plan.n, self.plan.row(stop) + 1)
-
-    def _filtered(self, mean_uv: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """The finished filter, then the pre-stimulus mean taken off; a derivation without sweeps is zero.  Linear."""
-        spec = self.definition.filter
-        out = np.where(np.isfinite(mean_uv), mean_uv, 0.0)
-        if len(self._sos):
-            span = (0, self.plan.n)
-            if spec.span_ms is not None:
-                span = (max(0, self.plan.row(spec.span_ms[0])), min(self.plan.n, self.plan.row(spec.span_ms[1])))
-            out = filter_average(self._sos, out, spec.zero_phase, span)
-        a, b = self.plan.baseline[0] - self.plan.start, self.plan.baseline[1] - self.plan.start
-        out -= out[:, max(0, a) : max(1, b)].mean(axis=1, keepdims=True)
-        return out
-
-    def _measure(self, subs: list[Sealed], kind: str, average_id: str) -> _Measurement:
-        averaged, share = join(subs, self.definition.average.weighted)
-        mean, *halves = (np.where(np.isfinite(x), x, 0.0) for x in (averaged.mean, *averaged.halves))
-        parts = [s.mean for s in subs]
-        tally, reasons = StimulusTally(), Counter[str]()
-        for s in subs:
-            tally.merge(s.tally)
-            reasons.update(s.rejected)
-        stimulus = tally.summary(self.own_rate_hz)
-        first, last = subs[0].first, subs[-1].last
-        source: Source = self.source  # type: ignore[assignment]
-        readings = []
-        for d, channel in enumerate(self.channels):
-            label = channel.derivation.label
-            n = int(averaged.n[d])
-            went_in = [s.accepted[d] for s in subs if s.accepted[d][1]] or [(first, last)]
-            tried = sum(s.tried for s in subs)
-            noise = estimate(
-                mean[d], [h[d] for h in halves], [p[d] for p in parts],
-                [float(w) * n for w in share[:, d]], self.window(label), self.plan.dt_ms,
-            )
-            measured = measure_average(self.definition, label, mean[d], self.plan.t0_ms, self.plan.dt_ms, noise)
-            readings.append(
-                Reading(
-                    self.id, label, channel.derivation.role, f"{average_id}/{label}", went_in[-1][1], went_in[0][0],
-                    measured.status, n,
-                    tried - n, source, self.filter_id, stimulus, measured.markers, measured.measures,
-                    measured.snr_db, measured.residual_noise_uv, measured.reproducibility, kind, average_id,
-                    rejected_reasons=dict(reasons), sweeps_needed=sweeps_needed(self.definition, measured, n),
-                    mains_uv=self._mains_uv(subs, d),
-                )
-            )
-        most = int(averaged.n[: self._d].max(initial=0))
-        result = AverageResult(
-            average_id, self.id, kind, last, first, most, sum(s.tried for s in subs) - most, list(self.labels),
-            self.filter_id, source, stimulus, encode_curve(mean.astype(np.float32), self.plan.t0_ms, self.plan.dt_ms),
-            dict(reasons), self.plan.dt_ms * 1000.0 / math.sqrt(12.0),
-        )
-        return result, readings, mean
+    def _measure(self, subs: list[Sealed], kind: str, average_id: str) -> Finished:
+        return self._finish.measure(subs, kind, average_id, self.own_rate_hz)
 
 
 def _enough(reading: Reading) -> bool:
