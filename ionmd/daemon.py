@@ -358,7 +358,8 @@ class _Scripted:
     def params(self) -> Any:
         params, stimulation = self._call.params, self._room.stimulation
         if getattr(params, "token", None) == "script":
-            return msgspec.structs.replace(params, token=stimulation.manual.token if stimulation.manual else "none")
+            manual = stimulation.by_hand.manual
+            return msgspec.structs.replace(params, token=manual.token if manual else "none")
         return msgspec.structs.replace(params, lease=stimulation.lease.id or None)
 
 

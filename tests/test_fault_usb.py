@@ -16,7 +16,7 @@ SEED = {"seed": 7}  # a simulator of its own
 def disarmed_after(d: UsbDaemon, sample: int) -> None:
     """No pulse left after `sample`, nobody holds the lease, the high alarm stands or stood."""
     assert all(max(p[0] for p in line["pulses"]) < sample for line in d.journal("delivery") if line["pulses"])
-    assert d.room.stimulation.lease.holder is None and d.room.stimulation.manual is None
+    assert d.room.stimulation.lease.holder is None and d.room.stimulation.by_hand.manual is None
     (first, *_) = d.alarms("stimulation.stopped")
     assert first.priority == "high" and "the device was lost" in first.sentence
 

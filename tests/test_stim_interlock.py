@@ -353,7 +353,7 @@ def test_impedances_and_stimulation_exclude_each_other(room):
     code, words = refusal(lambda: client.call("impedance.measure", inputs=[0, 1]))
     assert code == INTERLOCK and "armed" in words
     client.call("stim.off")
-    room.wait(lambda: room.daemon.room.stimulation.manual is None)
+    room.wait(lambda: room.daemon.room.stimulation.by_hand.manual is None)
     assert len(client.call("impedance.measure", inputs=[0, 1])["electrodes"]) == 2
     assert client.call("stim.arm", lease=lease, **ARM)["token"]
 

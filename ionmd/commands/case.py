@@ -74,7 +74,7 @@ def case_close(desk: Desk, p: CaseClose, caller: Caller) -> object:
     """Disarm, stop, write the manifest."""
     room = desk.room
     info = room.need_case()
-    if any(s.running and s.stimulates for s in room.tests.values()) or room.stimulation.manual is not None:
+    if any(s.running and s.stimulates for s in room.tests.values()) or room.stimulation.by_hand.manual is not None:
         room.stimulation.schedule.stop()
         room.control.off()
         room.deliveries.ledger.cancel()

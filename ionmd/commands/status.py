@@ -45,7 +45,8 @@ def stim_status(desk: Desk, p: object, caller: Caller) -> results.StimStatus:
     outputs = []
     for o in room.template.output if room.template else []:
         running = [s for s in room.tests.values() if s.running and s.output is o]
-        armed = room.stimulation.armed is not None and room.stimulation.armed.output is o
+        manual = room.stimulation.by_hand.armed
+        armed = manual is not None and manual.output is o
         failed = room.deliveries.failing(o.jack)
         state = "not delivered" if failed else "armed" if armed else "off"
         if state == "off" and running:

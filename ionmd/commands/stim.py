@@ -6,8 +6,8 @@ from ionmd.commands.base import Desk, Later
 from ionmd.drivers.base import ArmToken
 from ionmd.errors import INTERLOCK, LIMIT, IonmdError, Refused
 from ionmd.events import DeliveryArmed, LeaseGiven
+from ionmd.room.byhand import MANUAL_SLOT, ManualArm, unlike
 from ionmd.room.outside import happened
-from ionmd.room.stimulation import MANUAL_SLOT, ManualArm, unlike
 from ionmd.service.backend import Caller
 from ionmd.service.schema import (
     ImpedanceMeasure,
@@ -73,15 +73,15 @@ def arm(desk: Desk, p: StimArm, caller: Caller) -> object:
     )
     limits = BY_NAME[output.kind]
     _need_no_search(desk)
-    running = room.stimulation.test_of(output)
+    running = room.stimulation.by_hand.test_of(output)
     sequence = build(stimulus, output.jack, amplitude, running.definition.trigger.zero if running else "first pulse")
     check_sequence(sequence, limits, room.stimulation.ceiling(output))
     if p.rate_hz is not None and not (RATE_MIN_HZ <= p.rate_hz <= limits.pulses_per_min / 60.0 / p.count):
         refuse("rate", f"{p.rate_hz:g}", RATE_MIN_HZ, limits.pulses_per_min / 60.0 / p.count, "deliveries/s")
     value = v_to_mv(amplitude) if volts else ma_to_ua(amplitude)
     confirm = needs_confirmation(value, limits, room.deliveries.last_delivered(output.jack))
-    person, later, token = desk.person(caller, p.by), Later(), room.stimulation.new_token()
-    room.stimulation.manual = None
+    person, later, token = desk.person(caller, p.by), Later(), room.stimulation.by_hand.new_token()
+    room.stimulation.by_hand.manual = None
     warnings = [confirm] if confirm else []
     if running is not None and (differs := unlike(sequence, room.stimulation.sequence(running))):
         warnings.append(f"not a sweep of {running.id}: {'; '.join(differs)}")
@@ -92,7 +92,7 @@ def arm(desk: Desk, p: StimArm, caller: Caller) -> object:
                 later.answer(None, error)
                 return
             expires = room.now + ms_to_samples(ARM_TTL_MS, room.rate_hz)
-            room.stimulation.hold(
+            room.stimulation.by_hand.hold(
                 ManualArm(token, output, sequence, p.site, p.rate_hz, person, confirm, expires)
             )
             room.bus.emit("stim", DeliveryArmed(
@@ -123,7 +123,7 @@ def _need_no_search(desk: Desk) -> None:
 def confirm(desk: Desk, p: StimConfirm, caller: Caller) -> object:
     """The same number again; anything else destroys the token."""
     room = desk.room
-    armed = room.stimulation.find(p.token)
+    armed = room.stimulation.by_hand.find(p.token)
     armed_value = abs(armed.sequence.pulses[0].amplitude)
     value = v_to_mv(p.amplitude) if armed.sequence.volts else ma_to_ua(p.amplitude)
     if value != armed_value:
@@ -141,7 +141,7 @@ def fire(desk: Desk, p: StimFire, caller: Caller) -> object:
     holder = room.stimulation.lease.holder
     if holder is None or holder.uid != caller.uid:
         raise Refused("the stimulation lease is not yours", INTERLOCK)
-    armed = room.stimulation.find(p.token)
+    armed = room.stimulation.by_hand.find(p.token)
     _need_no_search(desk)
     if armed.confirm:
         raise Refused(f"{armed.confirm}: repeat the amplitude with stim.confirm first", INTERLOCK)
@@ -149,7 +149,7 @@ def fire(desk: Desk, p: StimFire, caller: Caller) -> object:
         raise Refused(f"it is being delivered {armed.rate_hz:g} times a second already: stim.off ends it", INTERLOCK)
     if room.technical.cautery:
         raise Refused("cautery is active: stimulation is paused, fire again when it ends", INTERLOCK)
-    delivery = room.stimulation.fire(armed, at_sample=p.at_sample)
+    delivery = room.stimulation.by_hand.fire(armed, at_sample=p.at_sample)
     return {"delivery": delivery.nonce, "at_sample": delivery.asked_sample}
 
 
@@ -185,7 +185,7 @@ def impedance(desk: Desk, p: ImpedanceMeasure, caller: Caller) -> object:
     room.need_streaming()
     room.stimulation.need_device()
     _need_no_search(desk)
-    if room.stimulation.armed is not None:
+    if room.stimulation.by_hand.armed is not None:
         raise Refused("a delivery is armed: `ionmd stim off`, or wait 10 s, before measuring impedances", INTERLOCK)
     running = [s.id for s in room.tests.values() if s.stimulating]
     if running:

@@ -34,7 +34,7 @@ def run(desk: Desk, p: ThresholdRun, caller: Caller) -> object:
         spec, start=p.start or spec.start, stop=p.stop or spec.stop, step=p.step or spec.step
     )
     search = Search(room, state, wanted, lambda result: later.answer({"id": state.id, "result": result}))
-    room.stimulation.manual = None  # nothing fires by hand while it runs
+    room.stimulation.by_hand.manual = None  # nothing fires by hand while it runs
     search.next()
     room.search = search
     return later

@@ -120,7 +120,8 @@ class CaseRoom:
         if "lease" in fields and stimulation.lease.id:  # a lease and a token are keys: the journal has neither
             params["lease"] = stimulation.lease.id
         if "token" in fields:
-            params["token"] = stimulation.manual.token if stimulation.manual is not None else "none"
+            manual = stimulation.by_hand.manual
+            params["token"] = manual.token if manual is not None else "none"
         caller = Caller(0, int(data["uid"]), 0, ROLES)
         try:
             answer = HANDLERS[method](self._desk, msgspec.convert(params, METHODS[method].params), caller)

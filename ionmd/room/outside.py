@@ -86,7 +86,7 @@ def _lease_lost(room: Room, details: dict[str, Any]) -> None:
 
 
 def _disarmed(room: Room, details: dict[str, Any]) -> None:
-    room.stimulation.disarm()
+    room.stimulation.by_hand.disarm()
 
 
 FACTS: dict[str, Callable[[Room, dict[str, Any]], None]] = {

@@ -81,7 +81,7 @@ class Search:
         gap_ms = max(stimulus.min_gap_ms, 1000.0 / self._spec.rate_hz, HORIZON_MS + SETTLE_MS)
         at = max(self._last + ms_to_samples(gap_ms, room.rate_hz),
                  room.now + ms_to_samples(HORIZON_MS + SETTLE_MS, room.rate_hz))
-        self._last = room.stimulation.on_demand(state, output, SLOT, sequence, at).asked_sample
+        self._last = room.stimulation.by_hand.deliver(state, output, SLOT, sequence, at).asked_sample
         self._steps += 1
 
     def no_contact(self) -> None:
