@@ -152,6 +152,32 @@ def test_free_running_emg_gives_bursts_and_outliers(tmp_path):
     assert burst["start_ms"] == pytest.approx(2000.0, abs=30) and burst["stop_ms"] == pytest.approx(2500.0, abs=30)
 
 
+def test_emg_rows_that_a_converter_dropped_leave_the_files_own_times(tmp_path):
+    t = np.arange(6000.0)
+    x = np.random.default_rng(3).normal(0, 3.0, len(t))
+    x[3000:3400] += np.random.default_rng(4).normal(0, 120.0, 400)
+    kept = np.ones(len(t), bool)
+    kept[100:2900:20] = False  # one row in twenty
+    kept[4500:4700] = False  # a hole
+    result = analyze(write(tmp_path, {"time_ms": t[kept], "emg": x[kept]}), resolve_test("emg_free"))
+    (w,) = result["waveforms"]
+    (burst,) = w["bursts"]
+    assert burst["start_ms"] == pytest.approx(3000, abs=30) and burst["stop_ms"] == pytest.approx(3400, abs=30)
+    assert result["holes_ms"] == [[4499.0, 4700.0]] and "steps of 1 to 201 ms" in result["note"]
+
+
+def test_time_that_stands_or_goes_back_is_refused_and_uneven_time_is_for_emg_alone(tmp_path):
+    t = np.arange(0.0, 40.0, 0.05)
+    for place, value in ((400, t[399]), (400, t[390])):
+        wrong = t.copy()
+        wrong[place] = value
+        for test in ("emg_free", "ssep_median_left"):
+            with pytest.raises(ConfigError, match=r"line 402: .* a later time was expected"):
+                analyze(write(tmp_path, {"time_ms": wrong, "x": t}), resolve_test(test))
+    with pytest.raises(ConfigError, match="even steps"):
+        analyze(write(tmp_path, {"time_ms": np.delete(t, slice(300, 320)), "x": t[20:]}), test_file(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("text", "names"),
     [

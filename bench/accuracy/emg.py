@@ -45,17 +45,13 @@ def uci() -> Row:
     folder = data_root() / "uci-emg-gestures"
     values = np.loadtxt(folder / "1_raw_data_13-12_22.03.16.txt", skiprows=1)
     segments = np.loadtxt(folder / "labels_segments.csv", delimiter=",", skiprows=1)
-    step = (values[-1, 0] - values[0, 0]) / (len(values) - 1)
-    columns: dict[str, Iterable[float]] = {"time_ms": values[0, 0] + step * np.arange(len(values))}
+    columns: dict[str, Iterable[float]] = {"time_ms": values[:, 0]}  # in uneven steps, as the file has them
     columns |= {f"ch{k}": values[:, k] * 1e6 for k in range(1, 9)}
     result = run(columns, definition(EMG))
-    # the file's own time has uneven steps: a burst's row, not its time, finds the label
-    rows = [((b["start_ms"] - values[0, 0]) / step, (b["stop_ms"] - values[0, 0]) / step)
-            for w in result.values() for b in w["bursts"]]  # fmt: skip
+    bursts = [(b["start_ms"], b["stop_ms"]) for w in result.values() for b in w["bursts"]]
     hit = rest = 0
     for kind, start, stop in segments:
-        a, b = np.searchsorted(values[:, 0], [start, stop])
-        inside = any(x < b and y > a for x, y in rows)
+        inside = any(x < stop and y > start for x, y in bursts)
         hit += kind > 1 and inside
         rest += kind == 1 and inside
     contractions = int((segments[:, 0] > 1).sum())

@@ -25,7 +25,7 @@ from ionmd.dsp.design import design
 from ionmd.dsp.zerophase import filter_average, pad_length
 from ionmd.errors import ConfigError
 from ionmd.modality.despike import Despike
-from ionmd.modality.emg import EmgStream
+from ionmd.modality.emg import ENVELOPE_MS, EmgStream
 from ionmd.modality.evoked import Measured, measure_average, response_window
 from ionmd.modality.motor import measure_sweep
 from ionmd.modality.tof import measure_train
@@ -34,6 +34,7 @@ from ionmd.testdef import TestDefinition
 
 F64 = npt.NDArray[np.float64]
 MIN_NOISE_SAMPLES = 24
+HOLE_MS = ENVELOPE_MS  # a longer step in the time of an EMG: the filter begins anew behind it
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def analyze(path: str | Path, definition: TestDefinition) -> dict[str, Any]:
             f"{definition.test.id}: filter.mains = subtract came; the mains is taken off sweeps before they are "
             "averaged, and this file holds averages: set it to keep, or play the recording with `ionmd replay`"
         )
-    table = read_table(path)
+    table = read_table(path, may_be_uneven=definition.test.modality == "emg")
     zero_ms, note = _time_zero(table, definition)
     waves = _waves(table, definition)
     modality = definition.test.modality
@@ -66,6 +67,11 @@ def analyze(path: str | Path, definition: TestDefinition) -> dict[str, Any]:
     out: dict[str, Any] = {"file": str(path), "test": definition.test.id, "waveforms": results}
     if definition.trigger.onset_column:
         out["stimulus_onset_ms"] = zero_ms
+    if table.time_ms is not None:
+        steps = np.diff(table.time_ms)
+        note = (f"time_ms rises in steps of {steps.min():g} to {steps.max():g} ms: rows were taken as {table.dt_ms:g} "
+                "ms apart, times are the file's own")  # fmt: skip
+        out["holes_ms"] = [[table.at_ms(p.stop - 1), table.at_ms(p.stop)] for p in table.pieces(HOLE_MS)[:-1]]
     if note:
         out["note"] = note
     return out
@@ -318,16 +324,14 @@ def _continuous(wave: Wave, table: Table, definition: TestDefinition) -> dict[st
     x = np.concatenate([despike.feed(wave.mean[:, None]), despike.finish()])[:, 0]
     sos = design(definition.filter, rate_hz)
     if len(sos):
-        x = filter_average(sos, x, False)
+        x = np.concatenate([filter_average(sos, x[piece], False) for piece in table.pieces(HOLE_MS)])
     stream = EmgStream(rule, 1, rate_hz)
     windows, bursts = stream.feed(x[:, None])
     ended = [b for b in [*bursts, *stream.finish()] if b.stop is not None]
     rms = float(np.sqrt(np.mean([w.rms_uv[0] ** 2 for w in windows]))) if windows else None
     quiet = stream.quiet_uv(0)
 
-    def ms(sample: int) -> float:
-        return table.t0_ms + sample * table.dt_ms
-
+    ms = table.at_ms
     return {
         "name": wave.name,
         "status": "present" if ended else "absent",

@@ -1,8 +1,8 @@
 """A CSV file of averaged waveforms -> columns on one time axis.
 
 In: text, first column `time_ms`, then one column in uV per waveform; a header line is required; `#` starts a
-comment line.  Out: Table.  Always: finite numbers, rising and evenly spaced time; anything else is refused
-with line and column.
+comment line.  Out: Table.  Always: finite numbers and rising time; anything else is refused with line and column.
+Time is evenly spaced, unless the caller can do with rows that come unevenly (a converter that drops samples).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -26,19 +27,35 @@ UNEVEN = 0.02  # of a step; text that was rounded to the microsecond stays insid
 
 @dataclass(frozen=True)
 class Table:
-    """columns  name -> float64[sample]; t0_ms, dt_ms  of the time axis."""
+    """columns  name -> float64[sample]; t0_ms, dt_ms  of the time axis (uneven: the usual step); time_ms  the file's
+    own, float64[sample], when it is uneven."""
 
     file: str
     t0_ms: float
     dt_ms: float
     columns: dict[str, F64]
+    time_ms: F64 | None = None
 
     @property
     def samples(self) -> int:
         return len(next(iter(self.columns.values())))
 
+    def at_ms(self, row: int) -> float:
+        """When a row was sampled; also of rows beyond the last."""
+        if self.time_ms is None:
+            return self.t0_ms + row * self.dt_ms
+        last = len(self.time_ms) - 1
+        return float(self.time_ms[min(row, last)]) + max(0, row - last) * self.dt_ms
 
-def read_table(path: str | Path) -> Table:
+    def pieces(self, longest_ms: float) -> list[slice]:
+        """Rows without a step longer than that between them."""
+        if self.time_ms is None:
+            return [slice(0, self.samples)]
+        cuts = np.flatnonzero(np.diff(self.time_ms) > longest_ms) + 1
+        return [slice(int(a), int(b)) for a, b in pairwise([0, *cuts, self.samples])]
+
+
+def read_table(path: str | Path, may_be_uneven: bool = False) -> Table:
     """Raises ConfigError: no such file, no header, a cell that is no number, uneven time."""
     file = str(path)
     try:
@@ -72,13 +89,22 @@ def read_table(path: str | Path) -> Table:
         )
     off = np.abs(time - (time[0] + dt * np.arange(len(time))))
     worst = int(off.argmax())
-    # rounded text leaves every sample within half its last digit of the even axis
-    if not (float(off[worst]) <= max(UNEVEN * dt, 0.6 * _resolution(body)) and bool((np.diff(time) > 0).all())):
+    steps = np.diff(time)
+    back = np.flatnonzero(~(steps > 0))
+    if len(back):
+        k = int(back[0]) + 1
         raise ConfigError(
-            f"{file}: line {body[worst][0]}: time_ms {time[worst]:g} came, even steps of {dt:g} ms were expected"
+            f"{file}: line {body[k][0]}: time_ms {time[k]:g} came after {time[k - 1]:g}, a later time was expected"
         )
     columns = {n: np.ascontiguousarray(values[:, c]) for c, n in enumerate(names) if c > 0}
-    return Table(file, float(time[0]), dt, columns)
+    # rounded text leaves every sample within half its last digit of the even axis
+    if float(off[worst]) <= max(UNEVEN * dt, 0.6 * _resolution(body)):
+        return Table(file, float(time[0]), dt, columns)
+    if may_be_uneven:
+        return Table(file, float(time[0]), float(np.median(steps)), columns, np.ascontiguousarray(time))
+    raise ConfigError(
+        f"{file}: line {body[worst][0]}: time_ms {time[worst]:g} came, even steps of {dt:g} ms were expected"
+    )
 
 
 def _lines(handle: object) -> list[str]:

@@ -120,4 +120,8 @@ def analyze(file: str, test: str | None, test_file: str | None, as_json: bool, *
                           for m in wave["markers"] if m.get("latency_ms") is not None)  # fmt: skip
         sizes = ", ".join(f"{clean(m['label'])} {m['amplitude_uv']:.3f} uV" for m in wave["measures"]
                           if m.get("amplitude_uv") is not None)  # fmt: skip
-        click.echo("; ".join(p for p in (f"{clean(wave['name'])}: {clean(wave['status'])}", marks, sizes) if p))
+        bursts = ", ".join(f"{b['start_ms'] / 1e3:.2f}-{b['stop_ms'] / 1e3:.2f} s" for b in wave.get("bursts", []))
+        parts = (f"{clean(wave['name'])}: {clean(wave['status'])}", marks, sizes, bursts and f"bursts {bursts}")
+        click.echo("; ".join(p for p in parts if p))
+    if result.get("note"):
+        click.echo(f"note: {clean(result['note'])}", err=True)
