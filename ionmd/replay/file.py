@@ -30,7 +30,10 @@ CHUNK_S = 0.05
 def replay_file(path: Path, definition: TestDefinition) -> Iterator[tuple[str, Any, int]]:
     """Averages and readings of one evoked test.  Raises ConfigError for a file or definition that does not fit."""
     if definition.test.modality != "evoked":
-        raise ConfigError(f"{definition.test.id}: replay averages evoked tests, {definition.test.modality} came")
+        raise ConfigError(
+            f"{definition.test.id}: replay averages evoked tests, {definition.test.modality} came; "
+            "`ionmd analyze` takes the others as CSV"
+        )
     trigger = definition.trigger
     source = Replay(path, trigger_column=trigger.onset_column, trigger_rule=_edge_rule(trigger.onset_rule))
     identity = source.open()
