@@ -119,8 +119,10 @@ def test_fifty_lost_cables_at_any_byte_leave_no_descriptor_no_thread_and_no_tran
             d.wait(lambda n=seen: d.states().count("lost") == len(d.gaps()) == n and d.states()[-1] == "streaming")
             d.reach(at + 1000)
             files.append(held())
-        assert files[-1][0] == files[5][0], files
-        assert files[-1][1] <= files[5][1] + 1, files  # a joined thread shows in /proc a moment longer
+        # a file that the record syncs is open for a moment, a joined thread shows in /proc a moment longer: what stays
+        # is the least of several looks, and forty lost cables may not have raised it
+        early, late = ([min(x) for x in zip(*part, strict=True)] for part in (files[:10], files[-10:]))
+        assert late[0] <= early[0] and late[1] <= early[1], files
     assert [g["exact"] for g in d.gaps()] == [True] * 50, d.gaps()
     assert len(d.amplifiers) == 1 and d.whole()
 
