@@ -106,7 +106,8 @@ class ProbeContact(TypedDict):
 
 
 class NotDelivered(TypedDict):
-    """A delivery of a hand-held probe that the device refused, or that left no mark: no answer, and no alarm."""
+    """A delivery of a hand-held probe that the device refused, or that left no mark: no answer, and no alarm.  Also a
+    repeating delivery by hand that could not go on; it is disarmed."""
 
     state: Literal["not delivered"]
     test: str

@@ -85,3 +85,17 @@ def test_a_delivery_by_hand_is_no_answer_to_a_threshold_search(tmp_path):
     found = next(d["threshold"] for d in run.of("reading") if isinstance(d, dict))
     assert found["threshold_ma"] is None and not found["not_reached"] and found["ended"] == "the test was stopped"
     assert all(r.stimulus.set_ma < 20.0 for r in run.of("reading") if not isinstance(r, dict))
+
+
+def test_a_repetition_that_cannot_go_on_says_so_and_is_disarmed(tmp_path):
+    (tmp_path / "r.toml").write_text('[scenario]\nname = "r"\n[device]\ninputs = 28\nrate_hz = 10000\n')
+    again = {**FOUR, "rate_hz": 0.2, "lease": "script"}  # the test's own gap between deliveries is 20 s
+    agenda = [
+        *opening(), Step(3000, "test.start", {"tests": ["tof"], "lease": "script"}), Step(RATE, "stim.arm", again),
+        Step(2 * RATE, "stim.fire", {"token": "script"}), Step(15 * RATE, "case.close", {}),
+    ]  # fmt: skip
+    case = CaseRun(tmp_path / "state", tmp_path / "r.toml", agenda, 17.0, inputs=28).run()
+    (told,) = [d for d in case.of("stim") if d["state"] == "not delivered"]
+    assert told["test"] == "tof"
+    assert told["reason"].startswith("the repetition on tibial_right ended: tof was delivered")
+    assert len([d for d in case.of("stim") if d["state"] == "delivery"]) == 1 and case.of("alarm") == []

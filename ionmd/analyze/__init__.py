@@ -46,7 +46,7 @@ def analyze(path: str | Path, definition: TestDefinition) -> dict[str, Any]:
     if definition.trigger.onset_column:
         out["stimulus_onset_ms"] = zero_ms
     if table.time_ms is not None:
-        note = uneven(table)
+        note = "; ".join(filter(None, (note, uneven(table.time_ms, table.dt_ms))))
         out["holes_ms"] = [[table.at_ms(p.stop - 1), table.at_ms(p.stop)] for p in table.pieces(HOLE_MS)[:-1]]
     if note:
         out["note"] = note

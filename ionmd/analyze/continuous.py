@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ionmd.analyze.columns import Wave
 from ionmd.analyze.table import Table
@@ -20,14 +21,15 @@ from ionmd.modality.despike import Despike
 from ionmd.modality.emg import ENVELOPE_MS, EmgStream
 from ionmd.testdef import TestDefinition
 
+F64 = npt.NDArray[np.float64]
 HOLE_MS = ENVELOPE_MS  # a longer step in the time of an EMG: the filter begins anew behind it
 
 
-def uneven(table: Table) -> str:
+def uneven(time_ms: F64, dt_ms: float) -> str:
     """What was assumed of a file whose time is uneven."""
-    steps = np.diff(table.time_ms if table.time_ms is not None else [])
-    return (f"time_ms rises in steps of {steps.min():g} to {steps.max():g} ms: rows were taken as {table.dt_ms:g} "
-            "ms apart, times are the file's own")  # fmt: skip
+    steps = np.diff(time_ms)
+    return (f"time_ms rises in steps of {steps.min():g} to {steps.max():g} ms: rows were taken as {dt_ms:g} ms apart, "
+            "times are the file's own")  # fmt: skip
 
 
 def continuous(wave: Wave, table: Table, definition: TestDefinition) -> dict[str, Any]:

@@ -26,7 +26,8 @@ class Cut:
 
     def __init__(self, table: Table, definition: TestDefinition, zero_ms: float) -> None:
         epoch = definition.epoch
-        assert epoch is not None  # noqa: S101 - the loader refuses an averaged test without one
+        if epoch is None:
+            raise ConfigError(f"test {definition.test.id}: [epoch] is missing, start_ms and stop_ms were expected")
         self.definition, self.dt_ms = definition, table.dt_ms
         first = math.ceil((epoch.start_ms + zero_ms - table.t0_ms) / table.dt_ms - 1e-6)
         stop = math.ceil((epoch.stop_ms + zero_ms - table.t0_ms) / table.dt_ms - 1e-6)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ionmd.drivers.base import Sequence
 from ionmd.errors import INTERLOCK, IonmdError, Refused
+from ionmd.events import NotDelivered
 from ionmd.room.teststate import TestState
 from ionmd.stim.delivery import Delivery
 from ionmd.testdef import OutputDef
@@ -161,18 +162,23 @@ class ByHand:
             )
 
     def repeat(self, horizon: int) -> None:
+        """Ask for what is due of a repeating delivery; one that cannot go on is disarmed, and that is said."""
         arm = self.manual
         if arm is None or not arm.rate_hz:
             return
         horizon += self._cycle_reach()[0]
         while arm.next_sample is not None and arm.next_sample < horizon:
-            if self._room.stimulation.lease.holder is None:
-                self.manual = None
-                return
             try:
+                if self._room.stimulation.lease.holder is None:
+                    raise Refused("nobody holds the stimulation lease", INTERLOCK)
                 self.fire(arm, at_sample=arm.next_sample)
-            except IonmdError:
-                self.manual = None
+            except IonmdError as error:
+                self.disarm()
+                test = self.test_of(arm.output)
+                self._room.bus.emit("stim", NotDelivered(
+                    state="not delivered", test=test.id if test is not None else "",
+                    reason=f"the repetition on {arm.output.name} ended: {error}",
+                ))
                 return
 
 
