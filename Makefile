@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.ready
 
 .PHONY: help deps build demo test bench figures accuracy check-cortex check-hash check-aarch64 check-instructions \
-        check-sanitize install clean
+        check-sanitize check-boot install clean
 
 help:
 	@echo "make demo     a simulated case from first sample to alarm"
@@ -14,6 +14,7 @@ help:
 	@echo "make accuracy estimators on real recordings (about 5 minutes)"
 	@echo "make deps     system packages (needs root); CROSS=1 also brings what check-aarch64 needs"
 	@echo "make check-hash | check-aarch64 | check-instructions | check-sanitize     the kernels in C (docs/performance.md)"
+	@echo "make install  on a cart (docs/or-cart.md); make check-boot installs into a directory and boots it in namespaces"
 
 deps:
 	@if command -v apt-get >/dev/null 2>&1 && [ "$$(id -u)" = 0 ]; then \
@@ -62,17 +63,36 @@ check-hash check-aarch64 check-instructions check-sanitize: build
 check-cortex:
 	sh firmware_sim/firmware/check_cortex.sh
 
+# the installed service under a systemd of its own; SYSTEM_PYTHON is the one that a cart has
+SYSTEM_PYTHON ?= /usr/bin/python3
+check-boot:
+	d=$$(mktemp -d) && trap 'rm -rf "$$d"' EXIT && $(MAKE) -s install PYTHON=$(SYSTEM_PYTHON) DESTDIR=$$d && systemd/check_boot.sh $$d
+
+# LIB is a directory of its own: the versions of requirements.lock, and nothing that the distribution's Python has
+# changes.  PYTHON must be one that the service may read: its sandbox hides /home and /root.
 DESTDIR ?=
+LIB     := /usr/lib/ionmd
 install:
+	@p="$$($(PYTHON) -c 'import os, sys; print(os.path.realpath(sys.executable))')"; case "$$p" in \
+	  /home/*|/root/*) echo "make install: $$p came, which the service may not read (ProtectHome); try PYTHON=/usr/bin/python3"; \
+	  [ -n "$(DESTDIR)" ] || exit 1;; esac
 	install -D -m 644 systemd/ionmd.service $(DESTDIR)/usr/lib/systemd/system/ionmd.service
 	install -D -m 644 systemd/ionmd.socket $(DESTDIR)/usr/lib/systemd/system/ionmd.socket
 	install -D -m 644 systemd/70-ionmd.rules $(DESTDIR)/usr/lib/udev/rules.d/70-ionmd.rules
 	install -D -m 644 systemd/ionmd.sysusers $(DESTDIR)/usr/lib/sysusers.d/ionmd.conf
 	install -D -m 644 systemd/ionmd.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/ionmd.conf
-	install -D -m 640 systemd/ionmd.toml $(DESTDIR)/etc/ionmd/ionmd.toml
-	install -d $(DESTDIR)/usr/share/doc/ionmd
+	[ -e $(DESTDIR)/etc/ionmd/ionmd.toml ] || install -D -m 644 systemd/ionmd.toml $(DESTDIR)/etc/ionmd/ionmd.toml
+	install -d $(DESTDIR)/usr/share/doc/ionmd $(DESTDIR)/usr/bin
 	cp -r docs/. $(DESTDIR)/usr/share/doc/ionmd/
-	$(PYTHON) -m pip install --root-user-action=ignore --ignore-installed --prefix=/usr --root=$(or $(DESTDIR),/) .
+	rm -rf $(DESTDIR)$(LIB)
+	$(PYTHON) -m pip install -q --root-user-action=ignore --disable-pip-version-check --no-compile \
+	  -c requirements.lock --target=$(DESTDIR)$(LIB) .
+	rm -rf $(DESTDIR)$(LIB)/bin
+	for verb in ionmd:ionmd.cli ionmd-sim:firmware_sim.cli; do \
+	  sed -e "1s|.*|#!$$($(PYTHON) -c 'import sys; print(sys.executable)') -I|" -e "s|MODULE|$${verb#*:}|" \
+	    systemd/launcher > $(DESTDIR)/usr/bin/$${verb%%:*} && \
+	  chmod 755 $(DESTDIR)/usr/bin/$${verb%%:*}; done
+	$(PYTHON) -m compileall -q -j 0 -s "$(DESTDIR)" $(DESTDIR)$(LIB)
 
 clean:
 	rm -rf build *.egg-info $(VENV)

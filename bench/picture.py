@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
+from ionmd.agenda import Step
 from ionmd.config import Config, Device
-from ionmd.daemon import Daemon, Step
+from ionmd.daemon import Daemon
 from ionmd.drivers.demo import Demo
 from ionmd.model import decode_curve
 

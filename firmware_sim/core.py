@@ -24,7 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from firmware_sim._firmware import ffi, lib
-from firmware_sim.descriptors import ENDPOINT_IN, MS_OS_INDEX, MS_OS_VENDOR_CODE, Descriptors
+from firmware_sim.descriptors import MS_OS_INDEX, MS_OS_VENDOR_CODE, Descriptors
+from firmware_sim.own_faults import OwnFaults
+from firmware_sim.standard import StandardRequests
 
 STALL = -32
 LSB_PV = 31_250  # 31.25 nV a count: 2^23 counts are 262,144 uV exactly, eight characters in a BDF header
@@ -33,7 +35,6 @@ TICKS_AT_ONCE = 4096  # one tick gives at most one pulse and one stray, so the c
 FAULT_REQUEST = 0x7E
 
 _SAMPLE, _ACQ, _PROCESSED, _USED, _SIZE, _STREAMING, _INPUTS, _RATE, _BLOCK, _BOOT, _STATE, _TRIP, _RECORDS, _Z_INPUT = range(14)  # noqa: E501
-_BUS_FAULTS = frozenset({"reboot", "bus_reset", "disconnect"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +105,10 @@ class Firmware:
         )
         self._actions: list[tuple[int, int, Callable[[], None]]] = []
         self._action_count = 0
-        self._reset_bus()
-
-    def _reset_bus(self) -> None:
-        self.configuration = 0
-        self.alternate = 0
-        self.halted = False  # bulk IN 0x81 answers STALL until CLEAR_FEATURE(ENDPOINT_HALT)
+        board = self._board
+        self.usb = StandardRequests(
+            lambda: lib.face_usb_reset(board), lambda alternate: lib.face_set_alternate(board, alternate)
+        )
 
     # ------------------------------------------------------------ what it says about itself
 
@@ -243,7 +242,7 @@ class Firmware:
         """One control transfer: 8 setup bytes and the data stage of an OUT request."""
         kind, request, value, index, length = struct.unpack("<BBHHH", setup)
         if kind & 0x60 == 0:
-            reply = self._standard(kind, request, value, index)
+            reply = self.usb.answer(self.descriptors, kind, request, value, index)
         elif kind & 0x60 == 0x40:
             reply = self._vendor(setup, kind, request, value, index, data)
         else:
@@ -255,52 +254,17 @@ class Firmware:
             return self.descriptors.ms_os_20()
         if (kind, request) == (0x40, FAULT_REQUEST):
             return self._sim_fault(data)
-        if kind & 0x1F == 1 and self.configuration != 1:
+        if kind & 0x1F == 1 and self.usb.configuration != 1:
             return None
         n = lib.face_control(self._board, setup, data, len(data), self._reply)
         return None if n < 0 else bytes(ffi.buffer(self._reply, n))
-
-    def _standard(self, kind: int, request: int, value: int, index: int) -> bytes | None:
-        match kind, request:
-            case 0x80, 6:
-                return self.descriptors.get(value >> 8, value & 0xFF)
-            case 0x80, 8:
-                return bytes([self.configuration])
-            case 0x80, 0:
-                return b"\x01\x00"  # self powered
-            case 0x81, 0 if index < self.descriptors.interfaces:
-                return b"\x00\x00"
-            case 0x82, 0 if index == ENDPOINT_IN:
-                return bytes([self.halted, 0])
-            case 0x82, 0 if index in (0, 0x80):
-                return b"\x00\x00"
-            case 0x00, 5:
-                return b""
-            case 0x00, 9 if value in (0, 1):
-                lib.face_usb_reset(self._board)
-                self.configuration, self.alternate, self.halted = value, 0, False
-                return b""
-            case 0x81, 10 if index < self.descriptors.interfaces and self.configuration:
-                return bytes([self.alternate if index == 0 else 0])
-            case 0x01, 11 if index == 0 and value in (0, 1) and self.configuration:
-                lib.face_set_alternate(self._board, value)
-                self.alternate, self.halted = value, False
-                return b""
-            case 0x01, 11 if index == 1 and value == 0 and self.configuration and self.descriptors.stimulator:
-                return b""
-            case (0x02, 1 | 3) if value == 0 and index == ENDPOINT_IN and self.alternate:
-                self.halted = request == 3
-                return b""
-            case (0x02, 1 | 3) if value == 0 and index in (0, 0x80):
-                return b""
-        return None
 
     # ------------------------------------------------------------ the bus and the power
 
     def bus_reset(self) -> None:
         """Port reset: unconfigured, stream stopped, FIFO empty, stimulator SAFE; the clock goes on."""
         lib.face_usb_reset(self._board)
-        self._reset_bus()
+        self.usb.reset()
 
     def disconnect(self) -> None:
         """The cable is lost; to the firmware the same as a bus reset."""
@@ -310,7 +274,7 @@ class Firmware:
         """Power off and on: counter 0, new boot_id, default configuration.  Loads and impedances stay."""
         self._actions.clear()
         lib.sim_again(self._board)
-        self._reset_bus()
+        self.usb.reset()
 
     # ------------------------------------------------------------ the world outside
 
@@ -354,29 +318,12 @@ class Firmware:
     # ------------------------------------------------------------ faults
 
     def inject(self, fault: str, at_sample: int | None = None, **arguments: Any) -> None:
-        """One fault, now or at a device sample.  Names and arguments:
+        """One fault of own_faults.py, now or at a device sample.  Raises ValueError, TypeError."""
+        self._at(at_sample, OwnFaults(self, self._board).prepare(fault, at_sample is not None, arguments))
 
-        stray_pulse output=0 amplitude=10000 width_us=200 polarity=1    an output fires, nobody asked
-        lie_state on=True                                       everything that reports the state says SAFE
-        monitor_silent output=0 on=True                         pulses leave, no measurement comes
-        load output=0 ohm=1000 gain_error=0.0                   as set_load; ohm null or inf: open
-        shape output=0 stretch=1.0 flip=False                   pulses last longer, or go the other way, than asked
-        impedance input=0 ohm=2000                              as set_impedance
-        aux line=0 level=True
-        jump samples=0 seq=0                                    the counter jumps ahead, the next block has this seq
-        bus_reset · disconnect · reboot                         now only
-        """
-        handler = getattr(self, f"_fault_{fault}", None)
-        if handler is None:
-            raise ValueError(f"fault {fault!r} is not known; known: {', '.join(sorted(self.faults()))}")
-        if fault in _BUS_FAULTS and at_sample is not None:
-            raise ValueError(f"fault {fault!r} takes effect now; at_sample is not possible")
-        prepared = handler(**arguments)
-        self._at(at_sample, prepared)
-
-    @classmethod
-    def faults(cls) -> list[str]:
-        return [name.removeprefix("_fault_") for name in vars(cls) if name.startswith("_fault_")]
+    @staticmethod
+    def faults() -> list[str]:
+        return OwnFaults.names()
 
     def _sim_fault(self, data: bytes) -> bytes | None:
         """SIM_FAULT: a JSON object {"fault": name, ...arguments}."""
@@ -386,45 +333,3 @@ class Firmware:
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
         return b""
-
-    def _fault_stray_pulse(
-        self, output: int = 0, amplitude: int = 10_000, width_us: int = 200, polarity: int = 1
-    ) -> Callable[[], None]:
-        self._check("output", output, self.outputs)
-        return lambda: lib.face_stray(self._board, self.sample, output, amplitude, width_us, polarity < 0)
-
-    def _fault_lie_state(self, on: bool = True) -> Callable[[], None]:
-        return lambda: lib.face_lie(self._board, bool(on))
-
-    def _fault_monitor_silent(self, output: int = 0, on: bool = True) -> Callable[[], None]:
-        self._check("output", output, self.outputs)
-        return lambda: lib.face_silent(self._board, output, bool(on))
-
-    def _fault_load(self, output: int = 0, ohm: float | None = 1000.0, gain_error: float = 0.0) -> Callable[[], None]:
-        return lambda: self.set_load(output, math.inf if ohm is None else ohm, gain_error)
-
-    def _fault_shape(self, output: int = 0, stretch: float = 1.0, flip: bool = False) -> Callable[[], None]:
-        self._check("output", output, self.outputs)
-        if not 0.0 < stretch <= 10.0:
-            raise ValueError(f"stretch is {stretch}, expected above 0 and at most 10")
-        return lambda: lib.face_set_shape(self._board, output, stretch, bool(flip))
-
-    def _fault_impedance(self, input: int = 0, ohm: float | None = 2000.0) -> Callable[[], None]:
-        return lambda: self.set_impedance(input, math.inf if ohm is None else ohm)
-
-    def _fault_aux(self, line: int = 0, level: bool = True) -> Callable[[], None]:
-        return lambda: self.set_aux(line, level)
-
-    def _fault_jump(self, samples: int = 0, seq: int = 0) -> Callable[[], None]:
-        if not (0 <= samples < 1 << 48 and 0 <= seq < 1 << 32):
-            raise ValueError(f"samples is {samples}, seq {seq}; expected 0..2^48-1 and 0..2^32-1")
-        return lambda: lib.face_jump(self._board, samples, seq)
-
-    def _fault_bus_reset(self) -> Callable[[], None]:
-        return self.bus_reset
-
-    def _fault_disconnect(self) -> Callable[[], None]:
-        return self.disconnect
-
-    def _fault_reboot(self) -> Callable[[], None]:
-        return self.reboot

@@ -16,10 +16,9 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
-
 from firmware_sim import faults
 from firmware_sim.pacing import MAX, DeviceClock, batch_samples, next_batch
+from firmware_sim.wiring import Wiring
 from ionmd.timers import WINDOW_MS
 
 STALL = -32
@@ -70,10 +69,9 @@ class SimDevice:
         self._unplug: faults.Fault | None = None
         self._replug: tuple[float, faults.Fault] | None = None
         self._unplugged_at = 0
-        self._pulses = 0
         self._now_s = 0.0
         self._stream_start = 0
-        self._origin = 0  # patient sample = device sample + origin: a reboot does not restart the patient
+        self._wiring = Wiring(firmware, patient)
         self._clock = DeviceClock(1.0, 1.0 if self.unthrottled else float(speed), clock_ppm)
         self._paced = not self.unthrottled
         self._configured: tuple[int, int, int] = (0, 0, 0)
@@ -233,49 +231,20 @@ class SimDevice:
             self._clock.anchor(self._now_s, self.firmware.sample)
         if now == self._configured:
             return
-        if now[:2] != self._configured[:2]:
-            self._origin = self._origin * now[1] // self._configured[1] if self._configured[1] else 0
-            self.patient.configure(config.inputs, config.rate_hz, self.firmware.lsb_pv[0] * 1e-6)
         self._configured = now
         self._batch_n = batch_samples(config.rate_hz, config.block_samples, self.batch_ms)
         self._window_n = max(WINDOW_MS * config.rate_hz // 1000, 2 * config.block_samples)
-        self._loads: dict[int, tuple[float, float]] = {}
-        self._counts = np.zeros((self._batch_n, config.inputs), np.int32)
+        self._wiring.reshape(config, self._batch_n)
 
     def _batch(self, n: int) -> None:
-        fw, patient = self.firmware, self.patient
-        first = fw.sample
-        at = first + self._origin
-        for sample, line, level in patient.aux(at, n):
-            fw.set_aux(line, level, sample - self._origin)
-        for when in (at, *patient.load_changes(at, n)):
-            self._follow_loads(when)
-        if fw.impedance_input is not None:
-            for number in range(fw.config.inputs):
-                fw.set_impedance(number, patient.impedance(number, at))
-        if fw.streaming:
-            pulses = fw.stim_ticks(n)
-            self._pulses += len(pulses)
-            if self._origin and pulses:
-                pulses = [replace(p, sample=p.sample + self._origin) for p in pulses]
-            counts = self._counts[:n]
-            patient.render(at, n, pulses, counts)
-            fw.acquire(counts)
-        else:
-            fw.skip(n)
-        for scripted in patient.device_faults(at, n):
-            later = patient.device_faults(scripted.sample, _FOREVER) if scripted.kind == "unplug" else []
-            self._arm(faults.from_scenario(scripted, later, self._configured[1], self._origin))
+        first = self.firmware.sample
+        at = first + self._wiring.origin
+        self._wiring.batch(n)
+        for scripted in self.patient.device_faults(at, n):
+            later = self.patient.device_faults(scripted.sample, _FOREVER) if scripted.kind == "unplug" else []
+            self._arm(faults.from_scenario(scripted, later, self._configured[1], self._wiring.origin))
         if self._scheduled:
             self._strike_scheduled(first + n)
-
-    def _follow_loads(self, at: int) -> None:
-        """Tell the firmware what its outputs see from patient sample `at` on."""
-        for output in range(self.firmware.outputs):
-            load = self.patient.load(output, at)
-            if load != self._loads.get(output):
-                self._loads[output] = load
-                self.firmware.set_load(output, load[0], load[1] - 1.0, at - self._origin)
 
     # ------------------------------------------------------------------ faults
 
@@ -395,8 +364,7 @@ class SimDevice:
             gap = 0 if self.unthrottled else max(0, self._clock.due_sample(self._now_s) - self._unplugged_at)
         fw.skip(gap)
         if fault["reboot"]:
-            self._origin += fw.sample
-            fw.reboot()
+            self._wiring.reboot()
         if fault["serial"]:
             fw.serial = fault["serial"]
             fw.descriptors = replace(fw.descriptors, serial=fault["serial"])
@@ -411,6 +379,6 @@ class SimDevice:
         recordings = getattr(self.patient, "recordings", None)
         made_of = {"recordings": recordings.truth()} if recordings is not None else {}
         return made_of | {"serial": fw.serial, "plugged": self.plugged, "streaming": fw.streaming, "sample": fw.sample,
-                "patient_sample": fw.sample + self._origin, "processed": fw.heartbeat_processed,
-                "stim_state": fw.stim_state, "pulses": self._pulses,
+                "patient_sample": fw.sample + self._wiring.origin, "processed": fw.heartbeat_processed,
+                "stim_state": fw.stim_state, "pulses": self._wiring.pulses,
                 "slipped_s": round(self._clock.slipped_s, 3), "clock": self._clock.state()}  # fmt: skip

@@ -1,165 +1,60 @@
-"""The process: configuration, recorder, control thread, pipeline thread, socket, systemd, signals.
+"""The daemon without its process: recorder, control thread, pipeline thread and socket put together.
 
-`Daemon` is all of it without the process (tests and `demo` use it); `run` adds signals, READY and the watchdog.
+Tests and `demo` use it as it is; process.py adds signals, READY and the watchdog.
 """
 
 from __future__ import annotations
 
-import asyncio
 import gc
-import os
-import signal
 import sys
-import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import structlog
 
 from ionmd import __version__, catalog
-from ionmd.case.earlier import ResumePoint
+from ionmd.agenda import Step, scripted
 from ionmd.case.files import Files, OsFiles
 from ionmd.case.recorder import Recorder
 from ionmd.case.timedfiles import TimedFiles
 from ionmd.case.troubles import Trouble
 from ionmd.commands.base import Desk
 from ionmd.config import Config
-from ionmd.drivers.base import Amplifier, DeviceConfig, OutputConfig
+from ionmd.drivers.base import Amplifier, DeviceConfig
 from ionmd.drivers.registry import amplifier_class
 from ionmd.engine import Engine
-from ionmd.errors import NO_DEVICE, ConfigError, IonmdError, Refused, StorageError
+from ionmd.errors import ConfigError
 from ionmd.metrics import Metrics
 from ionmd.model import DeviceStatus
 from ionmd.pipeline import Pipeline
 from ionmd.room.bus import Bus
 from ionmd.room.outside import happened
 from ionmd.room.room import Room
-from ionmd.service import notify
 from ionmd.service.backend import Call, Caller, Limits, StreamSource, StreamSpec
-from ionmd.service.bind import bind
 from ionmd.service.health import Health, Stage
-from ionmd.service.schema import METHODS
 from ionmd.service.server import Server
 from ionmd.stim.control import Control
 from ionmd.stim.control import Trouble as ControlTrouble
-from ionmd.stim.limits import BY_NAME
+from ionmd.stim.outputs import ceilings_of, device_config
+from ionmd.store import Store
 from ionmd.streams import Streams
 from ionmd.testdef import Template
 from ionmd.timers import STAGE_STUCK_MS
 
 log = structlog.get_logger()
-LOOK_S = 0.1  # between looks at the stages
 DISK_SLOW_S = 2.0  # a call to the disk that takes longer is told
 SWITCH_S = 0.0005  # the pipeline thread must not wait 5 ms for the interpreter
-SCRIPT = Caller(0, os.getuid(), os.getgid(), frozenset({"view", "operate", "stim", "oversee", "admin"}))
 
 
-@dataclass(frozen=True)
-class Step:
-    """One request of an agenda: what a scenario's operator does at a sample."""
-
-    at_sample: int
-    method: str
-    params: dict[str, Any] = field(default_factory=dict)
-
-
-def ceilings_of(config: Config) -> dict[str, float]:
-    """Kind of output -> the cart's ceiling, mA or V."""
-    limits = config.limits
-    return {"transcutaneous": limits.transcutaneous_ma, "transcranial": limits.transcranial_v, "probe": limits.probe_ma}
-
-
-def device_config(config: Config, template: Template) -> DeviceConfig:
-    """What the device must be: the configured shape, and the outputs of the template's stimulator table."""
-    jacks = {o.jack: o for o in template.output}
-    ceilings = ceilings_of(config)
-    outputs = []
-    for jack in range(max(jacks, default=-1) + 1):
-        output = jacks.get(jack)
-        if output is None or not (ceilings[output.kind] > 0.0):  # to the device a ceiling of 0 is none at all
-            outputs.append(OutputConfig(0))
-            continue
-        ceiling = min(output.max_amplitude or ceilings[output.kind], ceilings[output.kind])
-        kind = BY_NAME[output.kind].kind
-        outputs.append(OutputConfig(kind, output.connection == "hand-held probe", round(ceiling * 1000)))
-    d = config.device
-    return DeviceConfig(d.inputs, d.rate_hz, d.block_samples, tuple(outputs))
-
-
-class _Store:
-    """The recorder as the request handlers see it."""
-
-    def __init__(self, recorder: Recorder, daemon: Daemon) -> None:
-        self._recorder, self._daemon = recorder, daemon
-
-    def prepare_resume(self, case_id: str, done: Callable[[object, IonmdError | None], None]) -> None:
-        def prepare() -> None:
-            try:
-                done(self._recorder.prepare_resume(case_id), None)
-            except StorageError as error:
-                done(None, Refused(str(error), 1002))
-
-        if self._daemon.virtual:
-            prepare()  # the device waits, and the sample at which the case opens does not depend on the disk
-        else:
-            self._recorder.background(prepare)
-
-    def open_case(self, case_id: str, header: dict[str, Any], resume: object | None) -> int:
-        room = self._daemon.room
-        labels = _input_names(room, header)
-        try:
-            if isinstance(resume, ResumePoint):
-                point = self._recorder.resume_case(
-                    case_id, labels or None, room.lsb_uv or 0.03125, room.rate_hz, prepared=resume
-                )
-                room.clock.rebase(max(point.end_sample, room.clock.next_sample))
-                self._daemon.server.announce(case_id=case_id)
-                return room.clock.next_sample
-            if not labels:
-                raise Refused("no amplifier has answered yet: its inputs must be known to open a case", NO_DEVICE)
-            self._recorder.open_case(case_id, header, labels, room.lsb_uv, room.rate_hz)
-        except StorageError as error:
-            raise Refused(str(error), 1002) from error
-        self._daemon.server.announce(case_id=case_id)
-        return room.now
-
-    def close_case(self, state: str) -> None:
-        self._recorder.close_case(state, sample=self._daemon.room.now)
-        self._daemon.server.announce(case_id=None)
-
-    def list_cases(self, done: Callable[[list[dict[str, Any]], IonmdError | None], None]) -> None:
-        from ionmd.case.listing import list_cases
-
-        def job() -> None:
-            try:
-                done(list_cases(self._recorder.state_dir), None)
-            except StorageError as error:
-                done([], error)
-
-        self._recorder.background(job)
-
-    def path(self, case_id: str) -> str:
-        return str(self._recorder.state_dir / "cases" / case_id)
-
-    def recording(self) -> dict[str, Any]:
-        stats = self._recorder.stats()
-        return {f: getattr(stats, f) for f in stats.__dataclass_fields__}
-
-
-def _input_names(room: Room, header: dict[str, Any]) -> list[str]:
-    """Electrode labels where the montage has them, the amplifier's own elsewhere: what the BDF+ file shows."""
-    template = room.templates.get(header.get("template", ""))
-    names = list(room.input_labels)
-    for electrode in template.electrode if template is not None else []:
-        column = header.get("montage", {}).get(electrode.label, electrode.input)
-        if column < len(names):
-            names[column] = electrode.label[:16]
-    return names
+def _live_class(driver: str) -> Callable[[DeviceConfig], Amplifier]:
+    found = amplifier_class(driver)
+    if not found.live:
+        raise ConfigError(f"device.driver: {driver} came, which plays files (`ionmd {driver} FILE`); a driver of an "
+                          "amplifier was expected")  # fmt: skip
+    return found
 
 
 class Daemon:
@@ -192,14 +87,15 @@ class Daemon:
         self.pipeline = Pipeline(self.room, [self.recorder.raw, self.streams.push, self.metrics.push])
         self.pipeline.after += [self.streams.after, self.metrics.after]
         speed_name = "max" if speed is None else f"{speed:g}"
-        self.desk = Desk(self.room, _Store(self.recorder, self), lambda action: self.engine.post(action), __version__,
+        store = Store(self.recorder, self.room, self.virtual, self._case_is)
+        self.desk = Desk(self.room, store, lambda action: self.engine.post(action), __version__,
                          self.boot_id, speed_name, config.case.template, lambda: self.engine.device_status())
         template = self._templates.get(config.case.template) or next(iter(self._templates.values()))
         wanted = device_config(config, template)
-        make: Callable[[DeviceConfig], Amplifier] = make_amplifier or amplifier_class(config.device.driver)
+        make: Callable[[DeviceConfig], Amplifier] = make_amplifier or _live_class(config.device.driver)
         self.engine = Engine(
             self.pipeline, self.desk, lambda: make(wanted), config.device.serial or None, speed, duration_s,
-            self._device, None, (lambda: None) if speed is not None else self._let_disk_keep_up,
+            self._device, (lambda: None) if speed is not None else self._let_disk_keep_up,
         )
         self.server = Server(self, version=__version__, boot_id=self.boot_id, source="device",
                              limits=Limits(connections=config.service.max_clients), on_denied=self._denied)
@@ -231,16 +127,7 @@ class Daemon:
         self.recorder.stop()
 
     def script(self, step: Step, done: Callable[[object, Exception | None], None] | None = None) -> None:
-        """A request of the agenda, by the daemon's own script (connection 0)."""
-        try:
-            params = msgspec.convert({**step.params, "at_sample": step.at_sample}, METHODS[step.method].params)
-        except KeyError:
-            known = ", ".join(sorted(METHODS))
-            raise ConfigError(f"agenda: method {step.method!r} came, expected one of {known}") from None
-        except msgspec.ValidationError as e:
-            raise ConfigError(f"agenda: {step.method} at sample {step.at_sample}: {e}") from None
-        lease = getattr(params, "lease", None)
-        call = Call(step.method, params, SCRIPT)
+        """A request of the agenda.  Raises ConfigError."""
 
         def report(result: object, error: Exception | None) -> None:
             if error is not None:
@@ -248,10 +135,7 @@ class Daemon:
             if done is not None:
                 done(result, error)
 
-        if "script" in (lease, getattr(params, "token", None)):  # the agenda cannot know what the script holds by then
-            self.engine.request(_Scripted(call, self.room), report)  # type: ignore[arg-type]
-        else:
-            self.engine.request(call, report)
+        self.engine.request(scripted(step, self.room), report)
 
     # ------------------------------------------------------------ health
 
@@ -326,6 +210,9 @@ class Daemon:
         if case_id:
             self.server.committed(n)
 
+    def _case_is(self, case_id: str | None) -> None:
+        self.server.announce(case_id=case_id)
+
     def _device(self, status: DeviceStatus) -> None:
         self.server.announce(source=self.room.source, device_state=status.state)
 
@@ -345,82 +232,3 @@ class Daemon:
             self.room.bus.journal("audit", {"denied": method, "uid": caller.uid})
 
         self.engine.post(note)
-
-
-class _Scripted:
-    """A scripted call whose lease or arm token is whatever the script holds when its sample comes."""
-
-    def __init__(self, call: Call, room: Room) -> None:
-        self._call, self._room = call, room
-        self.method, self.caller = call.method, call.caller
-
-    @property
-    def params(self) -> Any:
-        params, stimulation = self._call.params, self._room.stimulation
-        if getattr(params, "token", None) == "script":
-            manual = stimulation.by_hand.manual
-            return msgspec.structs.replace(params, token=manual.token if manual else "none")
-        return msgspec.structs.replace(params, lease=stimulation.lease.id or None)
-
-
-def run(
-    config: Config, *, socket_paths: list[Path], state_dir: Path, speed: float | None = 1.0,
-    duration_s: float | None = None, agenda: list[Step] | None = None,
-    on_event: Callable[[str, object, int, int | None], None] | None = None,
-    make_amplifier: Callable[[DeviceConfig], Amplifier] | None = None,
-    on_ready: Callable[[Path | None], None] | None = None,
-) -> int:
-    """Until SIGTERM, SIGINT or the end of `duration_s`; the exit code.  on_ready: the socket answers from now on."""
-    daemon = Daemon(config, state_dir, speed=speed, duration_s=duration_s, agenda=agenda, on_event=on_event,
-                    make_amplifier=make_amplifier)
-    try:
-        return asyncio.run(_serve(daemon, socket_paths, on_ready))
-    except IonmdError as error:
-        print(f"ionmd: {error}", file=sys.stderr)
-        return error.exit_code
-
-
-async def _serve(daemon: Daemon, socket_paths: list[Path], on_ready: Callable[[Path | None], None] | None) -> int:
-    loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stopping.set)
-    bound = bind(socket_paths, int(daemon.config.service.socket_mode, 8))
-    try:
-        daemon.start()
-    except IonmdError:
-        bound.close()
-        raise
-    try:
-        await daemon.server.start(bound.socket)
-        notify.notify(READY=1, STATUS=f"device {daemon.room.device.state}")
-        if on_ready is not None:
-            on_ready(bound.path)
-        watchdog = asyncio.create_task(_watchdog(daemon))
-        finished = asyncio.create_task(asyncio.to_thread(daemon.engine.finished.wait))
-        await asyncio.wait([asyncio.create_task(stopping.wait()), finished], return_when=asyncio.FIRST_COMPLETED)
-        notify.notify(STOPPING=1)
-        watchdog.cancel()
-        daemon.control.off()
-        await daemon.server.close()
-    finally:
-        await asyncio.to_thread(daemon.stop)
-        bound.close()
-    return 0
-
-
-async def _watchdog(daemon: Daemon) -> None:
-    """Tell systemd that we live, while no stage is stuck.  This runs on the service thread: when that one is stuck,
-    nothing is told either."""
-    told = ""
-    while True:
-        await asyncio.sleep(LOOK_S)
-        stuck = daemon.look(time.monotonic())
-        if not stuck:
-            notify.notify(WATCHDOG=1)
-        words = f"stuck: {', '.join(stuck)}" if stuck else f"device {daemon.room.device.state}"
-        if words != told:
-            told = words
-            notify.notify(STATUS=words)
-            if stuck:
-                log.error("stage_stuck", stages=stuck)

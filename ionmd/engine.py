@@ -8,27 +8,26 @@ nothing is reset and reopened once, then given up and reported; nobody blocks th
 
 from __future__ import annotations
 
-import heapq
 import os
 import select
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import msgspec
 import structlog
 
 from ionmd.commands.base import Desk
-from ionmd.commands.table import Reply, execute
+from ionmd.commands.planned import Planned
+from ionmd.commands.table import Reply
 from ionmd.drivers.base import Amplifier, Identity, Remembered
-from ionmd.errors import DeviceError, DeviceGone, IonmdError, Refused
+from ionmd.errors import DeviceError, DeviceGone, IonmdError
 from ionmd.model import Block, DeviceStatus, Gap
 from ionmd.pipeline import Pipeline
 from ionmd.room.outside import happened
 from ionmd.service.backend import Call
-from ionmd.timers import HEARTBEAT_MS, NO_DATA_ALARM_MS, STAGE_STUCK_MS
+from ionmd.timers import HEARTBEAT_MS, NO_DATA_ALARM_MS
 
 log = structlog.get_logger()
 RETRY_S = 0.2  # between looks for an absent device
@@ -37,37 +36,27 @@ BLOCK_S = 0.025  # capacity of the working block; a quantum is shorter
 REOPEN_S = 2.0  # without samples: a wedged endpoint does not come back by waiting
 
 
-@dataclass(order=True)
-class _Planned:
-    sample: int
-    order: int
-    call: Call
-    reply: Reply
-
-
 class Engine:
     """One per daemon; `start` makes the thread, `stop` ends it with everything off."""
 
     def __init__(
         self, pipeline: Pipeline, desk: Desk, make_amplifier: Callable[[], Amplifier], serial: str | None,
         speed: float | None = 1.0, duration_s: float | None = None,
-        on_device: Callable[[DeviceStatus], None] | None = None, on_shape: Callable[[], None] | None = None,
-        wait_room: Callable[[], None] | None = None,
+        on_device: Callable[[DeviceStatus], None] | None = None, wait_room: Callable[[], None] | None = None,
     ) -> None:
         """speed: device seconds per second, None when the device owns virtual time.  duration_s: device seconds.
-        on_shape: the amplifier's inputs or rate are (newly) known.  wait_room: at virtual speed, wait for the disk."""
+        wait_room: at virtual speed, wait for the disk."""
         self._pipeline, self._desk, self._room = pipeline, desk, pipeline.room
         self._make, self._serial, self._speed = make_amplifier, serial, speed
         self._duration_s = duration_s
-        self._on_device, self._on_shape, self._wait_room = on_device, on_shape, wait_room
+        self._on_device, self._wait_room = on_device, wait_room
         self._made: Amplifier | None = None  # stays over a lost cable: its counters and its position do
         self._amplifier: Amplifier | None = None  # while open
         self._identity: Identity | None = None
         self._block: Block | None = None
         self._session = (-1, -1)  # device session, boot id
         self._inbox: deque[Callable[[], None]] = deque()
-        self._agenda: list[_Planned] = []
-        self._order = 0
+        self._planned = Planned(desk)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping = False
         self._fresh = True  # no block of this connection has come yet
@@ -102,28 +91,9 @@ class Engine:
 
     def request(self, call: Call, reply: Reply) -> None:
         """Queue a request; with `at_sample` it runs exactly when that sample is the next one."""
-        self.post(lambda: self._plan(call, reply))
+        self.post(lambda: self._planned.take(call, reply))
 
     # ------------------------------------------------------------ requests
-
-    def _plan(self, call: Call, reply: Reply) -> None:
-        at = getattr(call.params, "at_sample", None)
-        # for people `at_sample` of these says when it happened or shall happen; an agenda says when to ask
-        own_sense = call.method in ("event.add", "stim.fire") and call.caller.connection_id != 0
-        if at is None or own_sense or (self._room.rate_hz <= 0.0 and at == 0):
-            execute(self._desk, call, reply)
-            return
-        if at < self._room.now:
-            late = self._room.now - at
-            reply(None, Refused(f"{call.method}: at_sample {at} has passed by {late} samples", 1003))
-            return
-        self._order += 1
-        heapq.heappush(self._agenda, _Planned(at, self._order, call, reply))
-
-    def _due(self) -> None:
-        while self._agenda and self._agenda[0].sample <= self._room.now:
-            planned = heapq.heappop(self._agenda)
-            execute(self._desk, planned.call, planned.reply)
 
     def _do_inbox(self) -> None:
         while self._inbox:
@@ -142,7 +112,7 @@ class Engine:
             while not self._stopping and not self._over():
                 self.ticks += 1
                 self._do_inbox()
-                self._due()
+                self._planned.run_due()
                 self._room.stimulation.watch_lease()
                 if self._amplifier is None:
                     self._connect()
@@ -232,6 +202,7 @@ class Engine:
         self._next_try_s = now + RETRY_S
         if self._made is None:
             self._made = self._make()
+            self._made.pace(self._speed)
         amplifier, room = self._made, self._room
         try:
             identity = amplifier.open(self._serial)
@@ -240,8 +211,6 @@ class Engine:
             room.lsb_uv = [i.lsb_uv for i in identity.inputs]
             room.input_labels = [i.label for i in identity.inputs]
             room.source = identity.source  # type: ignore[assignment]
-            if self._on_shape is not None:
-                self._on_shape()
             self._block = Block(max(1, round(BLOCK_S * identity.rate_hz)), len(identity.inputs), identity.rate_hz)
             self._identity = identity
             self._fresh = True
@@ -295,8 +264,8 @@ class Engine:
         quantum = room.quantum
         next_sample = max(clock.next_sample, self._resume_at)
         limit = (next_sample // quantum + 1) * quantum
-        if self._agenda:
-            limit = min(limit, max(self._agenda[0].sample, next_sample + 1))
+        if (planned := self._planned.next_sample) is not None:
+            limit = min(limit, max(planned, next_sample + 1))
         # the counter of a fresh stream may stand anywhere: its first block ends by its capacity
         try:
             if not amplifier.read_into(block, None if self._fresh else clock.to_device(limit)):
@@ -353,6 +322,3 @@ class Engine:
         self._pipeline.process(block)
         if self._wait_room is not None:
             self._wait_room()
-
-
-__all__ = ["STAGE_STUCK_MS", "Engine"]

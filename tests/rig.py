@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
+from ionmd.agenda import Step
 from ionmd.config import Config, Device, Limits
-from ionmd.daemon import Daemon, Step
+from ionmd.daemon import Daemon
 from ionmd.drivers.demo import Demo
 from ionmd.testdef import Template
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from rig import SCENARIOS, CaseRun, opening
 
+from ionmd.agenda import Step
 from ionmd.case.index_tables import SCHEMA
 from ionmd.case.journal import read_lines
-from ionmd.daemon import Step
 
 DOC = (Path(__file__).parents[1] / "docs" / "record.md").read_text(encoding="utf-8")
 SCRIPTS = re.findall(r"```sh\n(.*?)```", DOC, re.S)

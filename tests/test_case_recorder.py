@@ -185,6 +185,19 @@ def test_a_case_stopped_half_way_is_resumed_with_its_numbers_and_a_new_segment(t
     assert {p.name for p in (tmp_path / "cases/c1").glob("raw-*")} == {"raw-0001.bdf", "raw-0002.bdf"}
 
 
+def test_neither_a_sandbox_without_nice_nor_a_job_that_crashes_ends_the_thread_of_jobs(tmp_path, monkeypatch) -> None:
+    def denied(*_: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("ionmd.case.digest.os.setpriority", denied)
+    recorder, done = Recorder(tmp_path), threading.Event()
+    recorder.start()
+    recorder.background(lambda: [][0])
+    recorder.background(done.set)
+    assert done.wait(20)
+    recorder.stop()
+
+
 def test_wrong_arguments_are_refused_before_anything_is_written(recorder: Recorder, tmp_path: Path) -> None:
     for case_id in ("../x", "", ".hidden", "a" * 65, "a/b"):
         with pytest.raises(StorageError):

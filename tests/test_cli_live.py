@@ -76,6 +76,14 @@ def end(child: subprocess.Popen) -> tuple[int, str, str]:
     return child.returncode, out, err
 
 
+@pytest.fixture(scope="module", autouse=True)
+def interruptible():
+    """A suite in the background of a shell has Ctrl-C ignored, and so would its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def live(tmp_path_factory):
     running = Live(tmp_path_factory.mktemp("live"))

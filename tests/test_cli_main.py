@@ -111,6 +111,12 @@ def test_a_real_device_has_its_own_speed():
     assert "--simulate" in result.output
 
 
+def test_a_recording_is_no_amplifier(tmp_path):
+    (tmp_path / "c.toml").write_text('[device]\ndriver = "replay"\n')
+    result = ionmd("run", "--config", tmp_path / "c.toml", "--state-dir", tmp_path / "state")
+    assert result.exit_code == 2 and "replay came" in result.stderr and "`ionmd replay FILE`" in result.stderr
+
+
 @pytest.mark.parametrize("speed", ["0", "nan", "-1", "fast"])
 def test_a_speed_that_is_none_is_refused(speed):
     assert ionmd("run", "--simulate", "quiet", "--speed", speed).exit_code == 2

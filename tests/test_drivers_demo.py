@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from types import SimpleNamespace
 
 import pytest
 
@@ -91,6 +92,38 @@ def test_a_refusal_carries_the_firmwares_word_and_another_unit_is_not_taken():
     assert refused.value.reason == "LIMIT"
     with pytest.raises(DeviceGone, match="SIM-9999 was expected, SIM-0001"):
         Demo(CONFIG, "quiet", 1).open("SIM-9999")
+
+
+def test_at_a_pace_it_follows_the_clock_and_a_cable_comes_back_when_its_time_has_come(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("ionmd.drivers.demo.time", SimpleNamespace(monotonic=lambda: now[0]))
+    amp, block = Demo(CONFIG, "quiet", 1), Block(5000, CONFIG.inputs, float(CONFIG.rate_hz))
+    amp.pace(2.0)
+    amp.open()
+    amp.start()
+
+    def read() -> int:
+        """Rows so far, when everything that is there by now has been read."""
+        for _ in range(10):
+            assert not amp.read_into(block)
+        return block.n
+
+    assert read() == 0
+    for step in range(1, 11):
+        now[0] += 0.01
+        assert 200 * step - 60 <= read() <= 200 * step  # whole blocks of whole batches
+    amp.inject("unplug", replug_ms=1000.0)
+    assert amp.read_into(block)
+    block.clear()
+    with pytest.raises(DeviceGone):
+        amp.read_into(block)
+    amp.close()
+    now[0] += 0.4
+    with pytest.raises(DeviceGone, match="cable is out"):
+        amp.open()
+    now[0] += 0.2
+    amp.open()
+    amp.start()
 
 
 def test_64_inputs_at_40_khz_lose_nothing_however_late_they_are_read():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from ionmd.daemon import Step
+from ionmd.agenda import Step
 from tests.usb_daemon import BLOCK, RATE, TEST, UsbDaemon, opening
 from tests.usb_rig import device_state, inject, over_usb
 

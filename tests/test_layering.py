@@ -8,8 +8,8 @@ ROOT = Path(__file__).parents[1]
 ORDER = [
     ("errors", "units", "model", "testdef", "events", "timers", "config", "log", "clock", "aligned", "__init__"),
     ("drivers",), ("decode",), ("dsp",), ("catalog", "modality", "stim"), ("alarm",), ("runner",), ("case", "service"),
-    ("room",), ("pipeline", "commands"), ("streams", "metrics", "engine", "replay", "analyze"), ("daemon",),
-    ("client",), ("cli",), ("__main__",),
+    ("room",), ("pipeline", "commands"), ("streams", "metrics", "engine", "store", "agenda", "replay", "analyze"),
+    ("daemon",), ("process",), ("client",), ("cli",), ("__main__",),
 ]
 RANK = {name: i for i, names in enumerate(ORDER) for name in names}
 # The lease and limits are pure; a driver hands bytes to its decoder, so drivers may import decode; the catalogue

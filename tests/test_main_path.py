@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from rig import RATE, SCENARIOS, CaseRun, opening
 
+from ionmd.agenda import Step
 from ionmd.case.verify import verify
-from ionmd.daemon import Step
 
 TESTS = ["ssep_median_left", "ssep_median_right"]
 LOSS, LEAD_OFF = 75 * RATE, 105 * RATE

@@ -8,8 +8,8 @@ from click.testing import CliRunner
 from ondemand_truth import Truth, recorded_pulses
 from rig import RATE, SCENARIOS, CaseRun, opening
 
+from ionmd.agenda import Step
 from ionmd.cli import main
-from ionmd.daemon import Step
 
 FILE = SCENARIOS / "ondemand.toml"
 TESTS = ["mep_tes", "tof", "temg_probe", "emg_free"]

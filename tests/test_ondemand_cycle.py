@@ -4,7 +4,7 @@ import pytest
 from rig import RATE, CaseRun, opening
 from test_ondemand_case import FOUR, TES, fired, size
 
-from ionmd.daemon import Step
+from ionmd.agenda import Step
 
 SSEP = ["ssep_median_left", "ssep_tibial_left", "ssep_median_right", "ssep_tibial_right"]
 SCENARIO = """

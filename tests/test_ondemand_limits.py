@@ -3,8 +3,9 @@
 from rig import RATE, CaseRun, opening
 from test_ondemand_case import TES
 
+from ionmd.agenda import Step
 from ionmd.config import Config, Limits
-from ionmd.daemon import Step, device_config
+from ionmd.stim.outputs import device_config
 from ionmd.testdef import OutputDef, Template, TemplateHead
 
 PROBE = {"output": "probe", "site": "root", "amplitude_ma": 2.0, "width_us": 200, "lease": "script"}

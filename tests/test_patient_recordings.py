@@ -19,8 +19,8 @@ from firmware_sim.patient.recorded import Recordings, band_pass, marks
 from firmware_sim.patient.truth import noiseless
 from firmware_sim.scenario import load
 from firmware_sim.unit import build, check
+from ionmd.agenda import Step
 from ionmd.cli import main
-from ionmd.daemon import Step
 from ionmd.errors import ConfigError
 from tests.data_dir import data_dir
 from tests.patient_rig import OUTPUT, RATE, Pulse, counts

@@ -14,10 +14,10 @@ import pytest
 from click.testing import CliRunner
 from rig import RATE, SCENARIOS, CaseRun, opening
 
+from ionmd.agenda import Step
 from ionmd.case.canonical import canonical_result, canonical_results
 from ionmd.case.verify import verify
 from ionmd.cli import main
-from ionmd.daemon import Step
 
 LEFT, RIGHT = "ssep_median_left", "ssep_median_right"
 

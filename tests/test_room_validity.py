@@ -6,7 +6,7 @@ import msgspec
 from rig import RATE, CaseRun, opening
 
 from ionmd import catalog
-from ionmd.daemon import Step
+from ionmd.agenda import Step
 
 TEST = "ssep_median_left"
 HEAD = """

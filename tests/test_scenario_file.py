@@ -20,7 +20,7 @@ from firmware_sim.montage import LAYOUT
 from firmware_sim.scenario import SHIPPED, Body, Device, Electrode, Head, Noise, Scenario, available, load, parse
 from firmware_sim.scenario_check import LIMITS, table_of
 from firmware_sim.unit import build
-from ionmd.daemon import Step
+from ionmd.agenda import Step
 from ionmd.errors import ConfigError
 from tests.rig import CaseRun
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from ionmd.agenda import SCRIPT
 from ionmd.case.files import OsFiles
 from ionmd.case.timedfiles import TimedFiles
 from ionmd.config import Config, Device
-from ionmd.daemon import SCRIPT, Daemon
+from ionmd.daemon import Daemon
 from ionmd.drivers.demo import Demo
 from ionmd.service.backend import Call
 from ionmd.service.health import Health, Stage

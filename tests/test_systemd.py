@@ -49,6 +49,19 @@ def test_the_documentation_that_the_unit_names_is_installed():
     assert f"$(DESTDIR){named[1]}" in (HERE.parent / "Makefile").read_text()
 
 
+def test_make_install_puts_things_where_the_unit_starts_and_reads_them(tmp_path):
+    """What it would do; `make check-boot` does it and boots the result."""
+    command = ["make", "-n", "install", f"DESTDIR={tmp_path}"]
+    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    service = (HERE / "ionmd.service").read_text()
+    program, config = re.search(r"^ExecStart=(\S+) run --config (\S+)$", service, re.M).groups()
+    assert program == "/usr/bin/ionmd" and f"> {tmp_path}/usr/bin/${{verb%%:*}}" in done.stdout
+    assert "for verb in ionmd:ionmd.cli " in done.stdout
+    # the daemon's user reads it, and an upgrade leaves a cart's own limits alone
+    assert f"[ -e {tmp_path}{config} ] || install -D -m 644 systemd/ionmd.toml {tmp_path}{config}" in done.stdout
+
+
 def test_a_hanging_daemon_is_restarted_and_roles_still_come_from_the_hosts_groups():
     service = (HERE / "ionmd.service").read_text()
     for line in ("Type=notify", "WatchdogSec=5", "Restart=always", "RestartSec=300ms"):

@@ -12,9 +12,10 @@ from typing import Any
 
 import msgspec
 
+from ionmd.agenda import Step
 from ionmd.case.verify import verify
 from ionmd.config import Config, Device
-from ionmd.daemon import Daemon, Step
+from ionmd.daemon import Daemon
 from ionmd.drivers.ionm1 import Ionm1
 from tests.usb_rig import LIMIT_S, device_state
 

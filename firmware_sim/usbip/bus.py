@@ -53,7 +53,7 @@ class Port:
         says = unit.descriptors
         return p.RECORD.pack(
             path.encode(), self.busid.encode(), _BUS, self.address, p.HIGH if says.high_speed else p.FULL, VENDOR_ID,
-            PRODUCT_ID, says.firmware_bcd, 0, 0, 0, unit.configuration, 1, says.interfaces,
+            PRODUCT_ID, says.firmware_bcd, 0, 0, 0, unit.usb.configuration, 1, says.interfaces,
         )  # fmt: skip
 
     def interfaces(self) -> bytes:

@@ -39,13 +39,13 @@ class UsbFunction:
 
     def bulk_in(self, endpoint: int, length: int) -> tuple[int, bytes | memoryview] | None:
         """One transfer of up to `length` bytes: (status, data); None: NAK, ask again later."""
-        device = self.device
-        if endpoint | 0x80 != ENDPOINT_IN or not device.firmware.alternate:
+        device, usb = self.device, self.device.firmware.usb
+        if endpoint | 0x80 != ENDPOINT_IN or not usb.alternate:
             return EPROTO, b""  # nobody answers at that address
-        if device.stalls_left and not device.firmware.halted:
+        if device.stalls_left and not usb.halted:
             device.stalls_left -= 1
-            device.firmware.halted = True
-        if device.firmware.halted:
+            usb.halted = True
+        if usb.halted:
             return EPIPE, b""
         if self._due is None and not self._zlp_due:
             block = device.take()

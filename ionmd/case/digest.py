@@ -1,11 +1,12 @@
 """The thread for what may take long and nobody waits for: hashes, manifests, indexes, repairs of earlier cases.
 
 In: jobs, one after another.  Always: at low priority (an hour of 64 inputs is 28 GB to hash); a job that fails with
-OSError is told as `disk_manifest` and the next one goes on.
+OSError is told as `disk_manifest`, any other is logged, and the next one goes on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -48,7 +49,8 @@ class DigestThread:
             self._thread.join(timeout_s)
 
     def _loop(self) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        with contextlib.suppress(OSError):  # a sandbox may forbid it, and hashing goes on all the same
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
         while (job := self._jobs.get()) is not None:
             try:
                 job()
@@ -56,5 +58,7 @@ class DigestThread:
                 self._troubles.tell("disk_manifest", True, "The manifest of a case cannot be written", str(error))
             except IonmdError as error:
                 log.error("case_job_failed", error=str(error))
+            except Exception:
+                log.exception("case_job_crashed")  # the next job is another case
             self._jobs.task_done()
         self._jobs.task_done()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ionmd.cli.casepage import case_page, when
-from ionmd.cli.common import as_json, ask, by, case_path, clean, places, show_json, state_path, table
+from ionmd.cli.common import as_json, ask, by, case_path, clean, of_the_service, places, show_json, state_path, table
 from ionmd.cli.group import LazyGroup
 from ionmd.errors import StorageError
 
@@ -80,7 +80,7 @@ def list_(state_dir: str | None, as_json: bool, **_: object) -> None:
         show_json({"cases": found})
         return
     if not found:
-        click.echo(f"no case in {state_path(state_dir)}")
+        click.echo(f"no case in {state_path(state_dir)}{of_the_service(state_dir)}")
         return
     keys = ("case_id", "state", "opened_utc", "closed_utc", "template", "source")
     table([tuple(when(c[k]) if k.endswith("_utc") else str(c[k]) for k in keys) for c in found],
@@ -125,7 +125,7 @@ def verify_(case_ids: tuple[str, ...], state_dir: str | None, as_json: bool, **_
     if as_json:
         show_json({"ok": all(r.ok for r in reports), "cases": [{**asdict(r), "ok": r.ok} for r in reports]})
     elif not reports:
-        click.echo(f"no case in {state_path(state_dir)}")
+        click.echo(f"no case in {state_path(state_dir)}{of_the_service(state_dir)}")
     if not all(r.ok for r in reports):
         raise SystemExit(1)
 
@@ -175,7 +175,7 @@ def recover_(case_ids: tuple[str, ...], state_dir: str | None, as_json: bool, **
     for name, text in problems.items():
         click.echo(f"{clean(name)}: not recovered: {clean(text)}", err=True)
     if not paths and not as_json:
-        click.echo("no interrupted case")
+        click.echo(f"no interrupted case{of_the_service(state_dir)}")
     if problems:
         raise SystemExit(1)
 
@@ -199,5 +199,6 @@ def _existing(state_dir: str | None, case_id: str) -> Path:
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}; run as the user who owns the record") from error
     if not there:
-        raise StorageError(f"case {case_id} came; {path} does not exist (`ionmd case list` shows what there is)")
+        raise StorageError(f"case {case_id} came; {path} does not exist (`ionmd case list` shows what there is)"
+                           + of_the_service(state_dir))  # fmt: skip
     return path

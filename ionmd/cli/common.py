@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -69,6 +70,15 @@ def state_path(option: str | None) -> Path:
     from ionmd.config import state_dir
 
     return state_dir(option)
+
+
+def of_the_service(option: str | None) -> str:
+    """Words for who looks for cases in a place of his own while the service's are elsewhere; empty when not so."""
+    from ionmd.config import SYSTEM_STATE
+
+    if option or os.environ.get("STATE_DIRECTORY") or not SYSTEM_STATE.is_dir() or os.access(SYSTEM_STATE, os.X_OK):
+        return ""
+    return f"; the service's are in {SYSTEM_STATE}, which is not yours to read: `sudo -u ionmd ionmd case ...`"
 
 
 def case_path(option: str | None, case_id: str) -> Path:

@@ -73,9 +73,10 @@ def demo(fast: bool, name: str, seed: int | None, state_dir: str | None, **_: ob
 def _case(state_dir: Path, fast: bool, name: str, seed: int | None) -> None:
     from firmware_sim import events, unit
     from firmware_sim import scenario as scenarios
+    from ionmd.agenda import Step
     from ionmd.case.verify import verify
     from ionmd.config import Case, Config, Device
-    from ionmd.daemon import Daemon, Step
+    from ionmd.daemon import Daemon
     from ionmd.drivers.demo import Demo
     from ionmd.log import setup_logging
 

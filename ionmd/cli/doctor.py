@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from ionmd.cli.common import as_json, clean, places, show_json, state_path
+from ionmd.cli.common import as_json, clean, of_the_service, places, show_json, state_path
 from ionmd.errors import ConfigError, DaemonUnreachable
 
 COMPILED = (
@@ -117,9 +117,9 @@ def space(option: str | None) -> Finding:
 
 
 def units() -> Finding:
-    there = [str(d / name) for name in UNITS for d in UNIT_DIRS if (d / name).is_file()]
-    detail = ", ".join(there) or f"{' and '.join(UNITS)} are not installed"
-    return Finding("units", len(there) >= len(UNITS), detail,
+    found = {(d / name).resolve(): name for name in UNITS for d in UNIT_DIRS if (d / name).is_file()}
+    detail = ", ".join(map(str, sorted(found))) or f"{' and '.join(UNITS)} are not installed"
+    return Finding("units", set(found.values()) == set(UNITS), detail,
                    "make install, then systemctl daemon-reload && systemctl enable --now ionmd.socket ionmd.service",
                    needed=False)  # fmt: skip
 
@@ -163,7 +163,7 @@ def state(option: str | None) -> Finding:
     place = next(p for p in (path, *path.parents) if p.exists())
     ok = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
     good = f"{path} is writable" if place == path else f"{path} can be made"
-    detail = good if ok else f"{place} is not writable"
+    detail = (good if ok else f"{place} is not writable") + of_the_service(option)
     return Finding("state directory", ok, detail, "choose one with --state-dir, or correct the owner of " + str(place))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from ionmd.cli.common import CASE_ID, as_json, clean, places, show_json, state_path
+from ionmd.cli.common import CASE_ID, as_json, clean, of_the_service, places, show_json, state_path
 from ionmd.cli.draw import lines
 from ionmd.errors import ConfigError
 
@@ -42,7 +42,8 @@ def recording_path(name: str, state_dir: str | None) -> Path:
             return case
     except OSError as error:
         raise ConfigError(f"{name} came; {error.filename}: {error.strerror}") from error
-    raise ConfigError(f"{name} came; an existing recording or the id of a case in {state_path(state_dir)} was expected")
+    raise ConfigError(f"{name} came; an existing recording or the id of a case in {state_path(state_dir)} was expected"
+                      + of_the_service(state_dir))  # fmt: skip
 
 
 def _of(module: str, name: str) -> Any:

@@ -20,8 +20,8 @@ from ionmd.cli.common import places, state_path
 from ionmd.errors import ConfigError
 
 if TYPE_CHECKING:
+    from ionmd.agenda import Step
     from ionmd.config import Config
-    from ionmd.daemon import Step
 
 CHILD = "IONMD_SIMULATED"  # set in the child: the serial number of the unit that was started for it
 DEFAULT_CONFIG = Path("/etc/ionmd/ionmd.toml")
@@ -61,7 +61,7 @@ def run(config: Path | None, simulate: str | None, speed: str, duration: float |
     loaded = load_config(config or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None))
     setup_logging()
     settings, agenda = loaded.config, None
-    if speed != "1" and simulate is None and settings.device.driver not in ("demo", "replay"):
+    if speed != "1" and simulate is None and settings.device.driver != "demo":
         raise click.UsageError(f"--speed {speed} came without --simulate; a real device runs at its own speed")
     if simulate is not None:
         settings, agenda = simulated(settings, simulate, os.environ[CHILD])
@@ -70,7 +70,7 @@ def run(config: Path | None, simulate: str | None, speed: str, duration: float |
 
 def start(config: Config, agenda: list[Step] | None, socket: str | None, state_dir: str | None, speed: str,
           duration_s: float | None) -> int:  # fmt: skip
-    from ionmd import __version__, daemon
+    from ionmd import __version__, process
     from ionmd.config import socket_candidates
 
     record = state_path(state_dir or config.record.state_dir or None)
@@ -81,7 +81,7 @@ def start(config: Config, agenda: list[Step] | None, socket: str | None, state_d
         click.echo(f"ionmd {__version__} listens on {where} ({config.device.driver}{paced}); record in {record}; "
                    "Ctrl-C ends it", err=True)  # fmt: skip
 
-    return daemon.run(
+    return process.run(
         config, socket_paths=socket_candidates(socket or config.service.socket or None), state_dir=record,
         speed=None if speed == "max" else float(speed), duration_s=duration_s, agenda=agenda,
         on_ready=None if os.environ.get("INVOCATION_ID") else ready,  # systemd has told it
@@ -93,8 +93,8 @@ def simulated(config: Config, scenario_name: str, serial: str) -> tuple[Config, 
     import msgspec
 
     from firmware_sim import scenario as scenarios
+    from ionmd.agenda import Step
     from ionmd.config import Case, Device
-    from ionmd.daemon import Step
 
     found = scenarios.load(scenario_name)
     unit = found.device

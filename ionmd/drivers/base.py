@@ -113,6 +113,11 @@ class Amplifier(ABC):
     """A source of Blocks.  Life: open -> start -> read_into ... -> stop -> close; close is safe twice and half-open."""
 
     name = ""
+    live = True  # false: a recording, which `ionmd run` does not take for an amplifier
+
+    def pace(self, speed: float | None) -> None:  # noqa: B027 - a real unit's clock is its own
+        """Device seconds per second, for a unit without a clock of its own; None: as fast as it is read.  Before
+        `open`."""
 
     @abstractmethod
     def open(self, serial: str | None = None) -> Identity:

@@ -1,7 +1,8 @@
-"""The simulated firmware and patient without USB: same requests, same bytes, same decoder, virtual time.
+"""The simulated firmware and patient without USB: same requests, same bytes, same decoder.
 
 For thousands of fast cases and for machines on which the USB path cannot run.  The device owns time: it advances when
-`read_into` asks for samples, at most a window ahead of the last heartbeat, so results never depend on the host.
+`read_into` asks for samples, at most a window ahead of the last heartbeat, so results never depend on the host.  With
+`pace` it follows the wall clock instead, and a host that does not keep up loses samples, as with a real unit.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import random
 import struct
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,10 @@ class Demo(Amplifier, Ep0):
         self._session = self._starts = 0
         self._lock = threading.Lock()  # the firmware runs without the GIL; requests come from the control thread
         self._streaming = False
+        self._speed: float | None = None
+
+    def pace(self, speed: float | None) -> None:
+        self._speed = speed
 
     @property
     def device(self) -> Any:
@@ -54,7 +60,11 @@ class Demo(Amplifier, Ep0):
             shape = {} if config is None else {
                 "inputs": config.inputs, "rate_hz": config.rate_hz, "block_samples": config.block_samples,
             }
-            self._device = build(self._scenario, "max", self._seed, **shape)
+            self._device = build(self._scenario, "max" if self._speed is None else self._speed, self._seed, **shape)
+        if self._speed is not None:
+            self._device.advance(time.monotonic())
+            if not self._device.plugged:
+                raise DeviceGone("demo: the cable is out")
         found = str(self._device.firmware.serial)
         if serial is not None and serial != found:
             raise DeviceGone(f"demo: unit {serial} was expected, {found} is there")
@@ -100,11 +110,13 @@ class Demo(Amplifier, Ep0):
             raise DeviceGone("demo: the cable was pulled")
 
     def _pump(self) -> bool:
-        """Let the device run until it has a block for us; False when it waits for our heartbeat."""
+        """Let the device run until it has a block for us; False when it waits for our heartbeat, or for the time."""
         assert self._decoder is not None  # noqa: S101 - read_into has checked it
         with self._lock:
+            if self._speed is not None:
+                self._device.advance(time.monotonic())
             if (transfer := self._device.take()) is None:  # one at a time: the ring never fills
-                return bool(self._device.step())
+                return self._speed is None and bool(self._device.step())
         self._decoder.feed(transfer)
         return True
 

@@ -22,6 +22,7 @@ MAX_INPUTS = 64
 
 class Replay(Amplifier):
     name = "replay"
+    live = False
 
     def __init__(self, path: str | Path = "", *, rate_hz: float | None = None, trigger_column: str = "",
                  trigger_rule: str = "rising", speed: float | None = None,
