@@ -50,7 +50,7 @@ become_machine() {  # the first process of the namespaces
   mkdir -p "$root/etc/systemd/system" "$root/old"
   for unit in $masked; do ln -sf /dev/null "$root/etc/systemd/system/$unit"; done
   : >"$root/etc/fstab"
-  cp -a "$tree/." "$root/"
+  cp -a "$tree/usr" "$tree/etc" "$root/"
   cd "$root"
   pivot_root . old
   umount -l /old
@@ -108,6 +108,7 @@ machine "rm -f /run/nologin; useradd -m kim; useradd -m lee; useradd -m sam
 
 check "enabled and started as documented" '^active$' \
   machine "systemctl -q enable --now ionmd.socket ionmd.service 2>/dev/null; systemctl is-active ionmd.service"
+[ $failed = 0 ] || { machine "journalctl -u ionmd -o cat --no-pager | tail -20"; exit 1; }
 check "ready without an amplifier" 'device absent' within 5 'device absent' "systemctl show -p StatusText ionmd"
 check "a technologist sees it" '^device +absent' as kim "ionmd status"
 check "doctor finds nothing missing" '^ok +daemon .*operate, stim, view' as kim "ionmd doctor"
@@ -126,8 +127,7 @@ check "a case is opened" 'is open' as kim "ionmd case new --id c1"
 machine "systemd-run -q --unit=kim --uid=kim ionmd start ssep_median_left --as Kim"
 check "averages come" 'ssep_median_left' as kim "timeout 60 ionmd watch average --json --count 1"
 
-before=$(machine "systemctl show -p MainPID --value ionmd")
-machine "kill -9 $before"
+machine "systemctl kill -s KILL ionmd"
 check "after a crash a client waits for the next daemon" '^device ' as kim "ionmd status"
 check "which streams again" 'device streaming' within 10 'device streaming' "systemctl show -p StatusText ionmd"
 check "and is disarmed" '^stimulator +SAFE, lease held by nobody' as kim "ionmd status"
@@ -137,7 +137,7 @@ check "and verified by the service's user" '^c1 +closed +verified' within 10 ver
 check "who may not read the record is told where it is" 'sudo -u ionmd' as kim "ionmd case list"
 
 before=$(machine "systemctl show -p MainPID --value ionmd")
-machine "kill -STOP $before"
+machine "systemctl kill -s STOP ionmd"
 for _ in $(seq 50); do
   after=$(machine "systemctl show -p MainPID --value ionmd")
   [ "$after" != "$before" ] && [ "$after" != 0 ] && break
