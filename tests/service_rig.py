@@ -229,6 +229,7 @@ class Raw:
         self.ask(method, "call", **params)
         while True:
             message = self.line()
+            assert message, "the connection ended before the reply"
             if message.get("id") == "call" or (message.get("id", 0) is None):
                 return message
 

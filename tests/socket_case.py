@@ -62,6 +62,7 @@ class Talk:
     def answer(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         """The reply to the newest request; events before it are kept."""
         while "id" not in (message := self.wire.line()):
+            assert message, "the connection ended before the reply"
             self.case.events.append(message)
         assert message["id"] == self._id
         self.case.exchanges.append(Exchange(method, params, message))

@@ -252,7 +252,8 @@ def test_the_example_client_runs_as_a_program(rig):
         [sys.executable, "-I", str(DOCS / "examples" / "client.py"), str(rig.path)], stdout=subprocess.PIPE, text=True
     )
     try:
-        wait_until(lambda: rig.daemon.server.stats().requests == 1)  # it has subscribed
+        # it has subscribed, or is gone
+        wait_until(lambda: rig.daemon.server.stats().requests == 1 or program.poll() is not None)
         lead_off(rig)
         line = program.stdout.readline()
     finally:

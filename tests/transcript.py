@@ -25,7 +25,7 @@ FOLDER = Path(__file__).parent / "transcripts"
 UTC = "2026-01-01T00:00:00.000000Z"
 VOLATILE: dict[str, Any] = {
     "boot_id": "BOOT", "t_utc": UTC, "token": "TOKEN", "lease": "LEASE", "path": "PATH", "server": "ionmd", "n": 0,
-    "snapshot": None, "rights": "", "uid": 0,
+    "snapshot": None, "rights": "", "uid": 0, "holder_uid": 0,
 }
 _GIVEN_BACK = ("boot_id", "token", "lease")
 
