@@ -38,10 +38,14 @@ class Live:
         self.socket, self.state = place / "s", place / "state"
         (place / "live.toml").write_text(SCENARIO)
         self.daemon = self.spawn("run", "--simulate", place / "live.toml", "--speed", "max", "--state-dir", self.state)
-        line = self.daemon.stderr.readline()  # said when the socket answers
-        assert "listens" in line, line + self.daemon.stderr.read()
-        while not self.roles():  # they come with the simulated unit
-            assert self.daemon.poll() is None
+        try:
+            line = self.daemon.stderr.readline()  # said when the socket answers
+            assert "listens" in line, line + self.daemon.stderr.read()
+            while not self.roles():  # they come with the simulated unit
+                assert self.daemon.poll() is None
+        except BaseException:
+            self.daemon.terminate()
+            raise
 
     def roles(self) -> list[str]:
         with Client(self.socket) as client:
