@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from firmware_sim._firmware import ffi, lib
 from firmware_sim.descriptors import MS_OS_INDEX, MS_OS_VENDOR_CODE, Descriptors
-from firmware_sim.own_faults import OwnFaults
+from firmware_sim.own_faults import OwnFaults, check_index
 from firmware_sim.standard import StandardRequests
 
 STALL = -32
@@ -290,7 +290,7 @@ class Firmware:
     ) -> None:
         """What the output sees from `sample` (or the next one) on, math.inf for open; delivered = set x
         (1 + gain_error) within the compliance."""
-        self._check("output", output, self.outputs)
+        check_index("output", output, self.outputs)
         if not (ohm >= 0 and -1.0 <= gain_error <= 10.0):
             raise ValueError(f"ohm is {ohm}, gain_error {gain_error}; expected ohm >= 0 and -1 <= gain_error <= 10")
         whole = OPEN_OHM if not math.isfinite(ohm) else min(round(ohm), OPEN_OHM - 1)
@@ -298,15 +298,10 @@ class Firmware:
 
     def set_impedance(self, input_: int, ohm: float) -> None:
         """What impedance mode measures at this input, math.inf for a lost electrode."""
-        self._check("input", input_, self.inputs_max)
+        check_index("input", input_, self.inputs_max)
         if not ohm >= 0:
             raise ValueError(f"ohm is {ohm}, expected >= 0 or inf")
         lib.face_set_input(self._board, input_, OPEN_OHM if not math.isfinite(ohm) else min(round(ohm), OPEN_OHM - 1))
-
-    @staticmethod
-    def _check(name: str, value: int, stop: int) -> None:
-        if not 0 <= value < stop:
-            raise ValueError(f"{name} is {value}, expected 0..{stop - 1}")
 
     def _at(self, sample: int | None, action: Callable[[], None]) -> None:
         if sample is None or sample <= self.sample:

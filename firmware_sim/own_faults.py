@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 Action = Callable[[], None]
 
 
+def check_index(name: str, value: int, stop: int) -> None:
+    if not 0 <= value < stop:
+        raise ValueError(f"{name} is {value}, expected 0..{stop - 1}")
+
+
 class OwnFaults:
     """Names and arguments:
 
@@ -52,28 +57,24 @@ class OwnFaults:
         action: Action = handler(**arguments)
         return action
 
-    def _check_output(self, output: int) -> None:
-        if not 0 <= output < self._unit.outputs:
-            raise ValueError(f"output is {output}, expected 0..{self._unit.outputs - 1}")
-
     def _fault_stray_pulse(
         self, output: int = 0, amplitude: int = 10_000, width_us: int = 200, polarity: int = 1
     ) -> Action:
-        self._check_output(output)
+        check_index("output", output, self._unit.outputs)
         return lambda: lib.face_stray(self._board, self._unit.sample, output, amplitude, width_us, polarity < 0)
 
     def _fault_lie_state(self, on: bool = True) -> Action:
         return lambda: lib.face_lie(self._board, bool(on))
 
     def _fault_monitor_silent(self, output: int = 0, on: bool = True) -> Action:
-        self._check_output(output)
+        check_index("output", output, self._unit.outputs)
         return lambda: lib.face_silent(self._board, output, bool(on))
 
     def _fault_load(self, output: int = 0, ohm: float | None = 1000.0, gain_error: float = 0.0) -> Action:
         return lambda: self._unit.set_load(output, math.inf if ohm is None else ohm, gain_error)
 
     def _fault_shape(self, output: int = 0, stretch: float = 1.0, flip: bool = False) -> Action:
-        self._check_output(output)
+        check_index("output", output, self._unit.outputs)
         if not 0.0 < stretch <= 10.0:
             raise ValueError(f"stretch is {stretch}, expected above 0 and at most 10")
         return lambda: lib.face_set_shape(self._board, output, stretch, bool(flip))

@@ -59,7 +59,7 @@ become_machine() {  # the first process of the namespaces
 }
 if [ "${CHECK_BOOT:-}" ]; then work=$CHECK_BOOT; become_machine; fi
 
-work=$(mktemp -d /tmp/check-boot.XXXXXX)
+work=$(mktemp -d -t check-boot.XXXXXX)
 groups=$(awk '($3 == "cgroup" && $2 !~ /cpuset/) || $3 == "cgroup2" {print $2 "/check-boot"}' /proc/self/mounts)
 (
   for group in $groups; do mkdir -p "$group" && echo "$BASHPID" >"$group/cgroup.procs"; done

@@ -6,7 +6,6 @@ OSError is told as `disk_manifest`, any other is logged, and the next one goes o
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
 import threading
@@ -49,8 +48,10 @@ class DigestThread:
             self._thread.join(timeout_s)
 
     def _loop(self) -> None:
-        with contextlib.suppress(OSError):  # a sandbox may forbid it, and hashing goes on all the same
+        try:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        except OSError as error:  # a sandbox may forbid it, and hashing goes on all the same
+            log.warning("digest_priority_refused", error=str(error))
         while (job := self._jobs.get()) is not None:
             try:
                 job()
